@@ -1,0 +1,137 @@
+//! The encoder of workflow graphs.
+
+use crate::warmup::{Bilinear, BilinearConfig};
+use crate::{Error, GatConv, GatConvConfig, GraphBatch, Pool, init};
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::leaky_relu;
+use burn::tensor::{Device, Tensor};
+
+/// Slope of the LeakyReLU between layers.
+const SLOPE: f64 = 0.01;
+
+/// Configuration of a [`GnnEncoder`].
+#[derive(Config, Debug)]
+pub struct GnnEncoderConfig {
+    /// Width of a node's features, D.
+    pub d_input: usize,
+    /// Width of node states and of the graph vector; a multiple of `heads`.
+    pub hidden_dim: usize,
+    /// Number of convolutions; at least 1.
+    #[config(default = 2)]
+    pub layers: usize,
+    /// Attention heads of each convolution.
+    #[config(default = 4)]
+    pub heads: usize,
+    /// Slope of the LeakyReLU on attention scores.
+    #[config(default = 0.2)]
+    pub attn_slope: f64,
+    /// Dropout between convolutions, in `[0, 1)`.
+    #[config(default = 0.2)]
+    pub dropout: f64,
+}
+
+/// The graph encoder of GLOW (arXiv 2512.15751): attention convolutions, each followed by a LayerNorm, and, but for the
+/// last, by LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state.
+///
+/// It owns the two heads of the self-supervised warm-up ([`warmup`](Self::warmup)), which supervised training never
+/// touches. Parameter names are those of the reference implementation (its "batch norms" are layer norms).
+#[derive(Module, Debug)]
+pub struct GnnEncoder {
+    /// The convolutions, heads side by side.
+    pub gnn_layers: Vec<GatConv>,
+    /// The LayerNorm after each convolution, ε 1e-5.
+    pub batch_norms: Vec<LayerNorm>,
+    /// From the mean node state to the graph vector.
+    pub lin: Linear,
+    /// Warm-up head: node state to node features.
+    pub node_decoder: Linear,
+    /// Warm-up head: pair of node states to the logit of an edge.
+    pub adj_decoder: Bilinear,
+    dropout: Dropout,
+}
+
+/// What a [`GnnEncoder`] computes.
+#[derive(Debug, Clone)]
+pub struct GnnOutput {
+    /// Node states, `[N, hidden_dim]`.
+    pub nodes: Tensor<2>,
+    /// Graph vectors, `[G, hidden_dim]`.
+    pub graphs: Tensor<2>,
+}
+
+impl GnnEncoderConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first setting that cannot be.
+    pub fn validate(&self) -> crate::Result<()> {
+        let fail = |key, problem: String| Err(Error::Config { key, problem });
+        for (key, value) in
+            [("d_input", self.d_input), ("hidden_dim", self.hidden_dim), ("layers", self.layers), ("heads", self.heads)]
+        {
+            if value == 0 {
+                return fail(key, "must be at least 1".into());
+            }
+        }
+        if !self.hidden_dim.is_multiple_of(self.heads) {
+            return fail("hidden_dim", format!("{} is not a multiple of {} heads", self.hidden_dim, self.heads));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fail("dropout", format!("{} is not in [0, 1)", self.dropout));
+        }
+        if !self.attn_slope.is_finite() {
+            return fail("attn_slope", format!("{} is not a number", self.attn_slope));
+        }
+        Ok(())
+    }
+
+    /// An encoder with freshly drawn parameters, all drawn before this returns, in the order of its fields.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn init(&self, device: &Device) -> crate::Result<GnnEncoder> {
+        self.validate()?;
+        let h = self.hidden_dim;
+        let convolution = |layer: usize| {
+            GatConvConfig::new(if layer == 0 { self.d_input } else { h }, h / self.heads)
+                .with_heads(self.heads)
+                .with_negative_slope(self.attn_slope)
+                .init(device)
+        };
+        Ok(init::draw(GnnEncoder {
+            gnn_layers: (0..self.layers).map(convolution).collect(),
+            batch_norms: (0..self.layers).map(|_| LayerNormConfig::new(h).init(device)).collect(),
+            lin: LinearConfig::new(h, h).init(device),
+            node_decoder: LinearConfig::new(h, self.d_input).init(device),
+            adj_decoder: BilinearConfig::new(h).init(device),
+            dropout: DropoutConfig::new(self.dropout).init(),
+        }))
+    }
+}
+
+impl GnnEncoder {
+    /// Node states `[N, hidden_dim]` of node features `[N, D]`. The batch must have been built with
+    /// [`SelfLoops::ReplaceOnce`](crate::SelfLoops::ReplaceOnce).
+    pub fn nodes(&self, x: Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
+        if graphs.num_nodes() == 0 {
+            return Tensor::zeros([0, self.lin.weight.dims()[0]], (&x.device(), x.dtype()));
+        }
+        let last = self.gnn_layers.len() - 1;
+        let layers = self.gnn_layers.iter().zip(&self.batch_norms).enumerate();
+        layers.fold(x, |x, (layer, (convolution, norm))| {
+            let x = norm.forward(convolution.forward(x, graphs));
+            match layer == last {
+                true => x,
+                false => self.dropout.forward(leaky_relu(x, SLOPE)),
+            }
+        })
+    }
+
+    /// Node states and graph vectors of node features `[N, D]`.
+    pub fn forward(&self, x: Tensor<2>, graphs: &GraphBatch) -> GnnOutput {
+        let nodes = self.nodes(x, graphs);
+        GnnOutput { graphs: self.lin.forward(Pool::Mean.forward(nodes.clone(), graphs)), nodes }
+    }
+}

@@ -1,0 +1,177 @@
+//! The decoder.
+
+use burn::module::Module;
+use burn::nn::Embedding;
+use burn::tensor::{DType, Device, Int, Tensor};
+use burn_lora::{LoraConfig, LoraLinear, Projections};
+
+use super::attention::Context;
+use super::block::DecoderLayer;
+use super::cache::KvCache;
+use super::config::DecoderConfig;
+use super::input::DecoderInput;
+use super::norm::RmsNorm;
+
+/// The body of a decoder: embedding, blocks, final norm.
+#[derive(Module, Debug)]
+pub struct DecoderModel {
+    /// `[V, D]`.
+    pub embed_tokens: Embedding,
+    /// The blocks.
+    pub layers: Vec<DecoderLayer>,
+    /// On the output of the last block.
+    pub norm: RmsNorm,
+}
+
+/// A causal language model. Parameter paths are Hugging Face's names.
+///
+/// Without a backward pass, use [`Module::valid`] first: a forward pass on an autodiff device keeps its graph until some
+/// backward pass.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// Embedding, blocks, final norm.
+    pub model: DecoderModel,
+    /// D → V; `None` when it is the embedding table.
+    pub lm_head: Option<LoraLinear>,
+    #[module(skip)]
+    config: DecoderConfig,
+    #[module(skip)]
+    pub(super) lora: Option<LoraConfig>,
+}
+
+/// The residual stream at every depth.
+#[derive(Debug, Clone)]
+pub struct HiddenStates {
+    /// The embeddings, then the output of each block: one more than there are blocks, `[B, L, D]` each. The
+    /// reference library's `hidden_states` has [`HiddenStates::normed`] in the last place.
+    pub states: Vec<Tensor<3>>,
+    /// The last of them after the final norm.
+    pub normed: Tensor<3>,
+}
+
+impl Decoder {
+    pub(super) fn new(model: DecoderModel, lm_head: Option<LoraLinear>, config: DecoderConfig) -> Self {
+        Self { model, lm_head, config, lora: None }
+    }
+
+    /// Sizes and constants.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// The device of the parameters, with its autodiff setting.
+    pub fn device(&self) -> Device {
+        self.model.embed_tokens.weight.lazy_device()
+    }
+
+    /// The number format of the parameters.
+    pub fn dtype(&self) -> DType {
+        self.model.embed_tokens.weight.val().dtype()
+    }
+
+    /// Embeddings `[B, L, D]` of token ids.
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.model.embed_tokens.forward(ids.without_autodiff())
+    }
+
+    /// What the blocks share in a pass over `input`. With [`Decoder::embed`], [`DecoderLayer::forward`] and
+    /// the final norm a caller can run the blocks one at a time.
+    pub fn context(&self, input: &DecoderInput) -> Context {
+        Context::new(&self.config, input.positions.clone(), input.mask.clone(), 0, self.dtype())
+    }
+
+    /// The residual stream `[B, L, D]` after the last block, before the final norm.
+    pub fn forward_raw(&self, input: &DecoderInput) -> Tensor<3> {
+        let context = self.context(input);
+        let embedded = self.embed(input.ids.clone());
+        self.model.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, None))
+    }
+
+    /// Final hidden states `[B, L, D]`, after the final norm: what the output head reads.
+    pub fn forward_hidden(&self, input: &DecoderInput) -> Tensor<3> {
+        self.model.norm.forward(self.forward_raw(input))
+    }
+
+    /// The residual stream at every depth.
+    pub fn hidden_states(&self, input: &DecoderInput) -> HiddenStates {
+        let context = self.context(input);
+        let mut x = self.embed(input.ids.clone());
+        let mut states = vec![x.clone()];
+        for layer in &self.model.layers {
+            x = layer.forward(x, &context, None);
+            states.push(x.clone());
+        }
+        HiddenStates { states, normed: self.model.norm.forward(x) }
+    }
+
+    /// The final hidden state `[B, D]` of each row's last token.
+    pub fn last_token_state(&self, input: &DecoderInput) -> Tensor<2> {
+        let raw = self.forward_raw(input);
+        let [batch, _, width] = raw.dims();
+        let columns = input.last_columns().reshape([batch, 1, 1]).expand([batch, 1, width]);
+        self.model.norm.forward(raw.gather(1, columns).reshape([batch, width]))
+    }
+
+    /// The attention weights `[B, H, L, L]` of one block, f32; `None` when there is no such block.
+    pub fn attention_weights(&self, input: &DecoderInput, layer: usize) -> Option<Tensor<4>> {
+        let context = self.context(input);
+        let block = self.model.layers.get(layer)?;
+        let before = self.model.layers.iter().take(layer);
+        let x = before.fold(self.embed(input.ids.clone()), |x, layer| layer.forward(x, &context, None));
+        Some(block.self_attn.probabilities(block.input_layernorm.forward(x), &context))
+    }
+
+    /// Continues the sequences in `cache` by `input` `[B, L]`: final hidden states `[B, L, D]` of the new tokens. Rows of
+    /// `input` belong to rows of the cache; its positions go on from theirs. Only without autodiff.
+    pub fn forward_cached(&self, input: &DecoderInput, cache: &mut KvCache) -> Tensor<3> {
+        let [batch, length] = input.dims();
+        let past = cache.len;
+        cache.extend(input.mask.clone(), batch, length, &input.ids.device());
+        let context = Context::new(&self.config, input.positions.clone(), cache.tokens.clone(), past, self.dtype());
+        let mut x = self.embed(input.ids.clone());
+        for (layer, cache) in self.model.layers.iter().zip(&mut cache.layers) {
+            x = layer.forward(x, &context, Some(cache));
+        }
+        self.model.norm.forward(x)
+    }
+}
+
+impl Projections for Decoder {
+    fn projections(&self) -> Vec<(String, &LoraLinear)> {
+        let mut all = Vec::new();
+        for (i, layer) in self.model.layers.iter().enumerate() {
+            let DecoderLayer { self_attn: attn, mlp, .. } = layer;
+            for (name, linear) in [
+                ("self_attn.q_proj", &attn.q_proj),
+                ("self_attn.k_proj", &attn.k_proj),
+                ("self_attn.v_proj", &attn.v_proj),
+                ("self_attn.o_proj", &attn.o_proj),
+                ("mlp.gate_proj", &mlp.gate_proj),
+                ("mlp.up_proj", &mlp.up_proj),
+                ("mlp.down_proj", &mlp.down_proj),
+            ] {
+                all.push((format!("model.layers.{i}.{name}"), linear));
+            }
+        }
+        all
+    }
+
+    fn projections_mut(&mut self) -> Vec<(String, &mut LoraLinear)> {
+        let mut all = Vec::new();
+        for (i, layer) in self.model.layers.iter_mut().enumerate() {
+            let DecoderLayer { self_attn: attn, mlp, .. } = layer;
+            for (name, linear) in [
+                ("self_attn.q_proj", &mut attn.q_proj),
+                ("self_attn.k_proj", &mut attn.k_proj),
+                ("self_attn.v_proj", &mut attn.v_proj),
+                ("self_attn.o_proj", &mut attn.o_proj),
+                ("mlp.gate_proj", &mut mlp.gate_proj),
+                ("mlp.up_proj", &mut mlp.up_proj),
+                ("mlp.down_proj", &mut mlp.down_proj),
+            ] {
+                all.push((format!("model.layers.{i}.{name}"), linear));
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,203 @@
+//! Batches of (workflow, task) records.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_gnn::{AdjacencyTarget, Graph, GraphBatch, SelfLoops};
+use std::collections::HashMap;
+
+use crate::{Error, Result};
+
+/// The embeddings of a data set, one row per distinct text, uploaded once. A batch only holds row numbers.
+#[derive(Debug, Clone)]
+pub struct GlowTables {
+    /// Language-model embeddings of rendered workflows, `[W, D_llm]`.
+    pub llm: Tensor<2>,
+    /// Sentence embeddings of node texts and tasks, `[T, D_text]`.
+    pub text: Tensor<2>,
+}
+
+/// A distinct workflow: its graph, and the row of each node's text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GlowWorkflow {
+    /// The graph.
+    pub graph: Graph,
+    /// For every node in order its row in [`GlowTables::text`].
+    pub node_texts: Vec<u32>,
+}
+
+/// One record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GlowRecord {
+    /// Position of its workflow in the list given with it.
+    pub workflow: u32,
+    /// Its row in [`GlowTables::llm`].
+    pub llm: u32,
+    /// The row of its task's text in [`GlowTables::text`].
+    pub task: u32,
+    /// 1 solved, 0 not; a rate in between for regression.
+    pub label: f32,
+    /// Which task it is; records of one task are contrasted with each other.
+    pub task_id: i64,
+}
+
+/// What to do with workflows that several records of a batch share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dedup {
+    /// Encode each distinct workflow once. Exact without dropout; with dropout its records share one mask.
+    #[default]
+    Share,
+    /// Encode every record's workflow separately.
+    Repeat,
+}
+
+/// A batch of B records over G graphs (distinct workflows, or one per record) with N nodes in all.
+#[derive(Debug, Clone)]
+pub struct GlowBatch {
+    /// Row of [`GlowTables::llm`] per record, `[B]`.
+    pub llm_index: Tensor<1, Int>,
+    /// Row of [`GlowTables::text`] per record's task, `[B]`.
+    pub task_index: Tensor<1, Int>,
+    /// Row of [`GlowTables::text`] per node, `[N]`.
+    pub node_text_index: Tensor<1, Int>,
+    /// The graphs, with one self-loop per node.
+    pub graphs: GraphBatch,
+    /// Graph of each record, `[B]`.
+    pub graph_of_record: Tensor<1, Int>,
+    /// Labels, `[B]`.
+    pub labels: Tensor<1>,
+    /// Task of each record, numbered from 0 in order of appearance, `[B]`.
+    pub task_group: Tensor<1, Int>,
+    /// The task id of each such number.
+    pub task_ids: Vec<i64>,
+}
+
+impl GlowBatch {
+    /// Collates records. Nothing here loops on the device: every tensor is built on the host and uploaded once.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a row or workflow that does not exist, a workflow whose nodes and texts differ in number, a
+    /// label that is not finite, or no record at all; [`Error::Graph`] for edges out of range.
+    pub fn new(
+        records: &[GlowRecord],
+        workflows: &[GlowWorkflow],
+        tables: &GlowTables,
+        dedup: Dedup,
+        device: &Device,
+    ) -> Result<Self> {
+        if records.is_empty() {
+            return Err(Error::Input("a batch needs at least one record".into()));
+        }
+        let (llm_rows, text_rows) = (tables.llm.dims()[0], tables.text.dims()[0]);
+        let mut chosen: Vec<&GlowWorkflow> = Vec::new();
+        let mut place_of_workflow = HashMap::new();
+        let (mut task_ids, mut number_of_task) = (Vec::new(), HashMap::new());
+        let (mut graph_of_record, mut task_group) = (Vec::new(), Vec::new());
+        for (number, record) in records.iter().enumerate() {
+            check_row("record", number, "language embedding", record.llm, llm_rows)?;
+            check_row("record", number, "text embedding", record.task, text_rows)?;
+            if !record.label.is_finite() {
+                return Err(Error::Input(format!("record {number}: label {} is not finite", record.label)));
+            }
+            let Some(workflow) = workflows.get(record.workflow as usize) else {
+                let problem = format!("record {number}: workflow {} of {}", record.workflow, workflows.len());
+                return Err(Error::Input(problem));
+            };
+            let place = match dedup {
+                Dedup::Repeat => chosen.len(),
+                Dedup::Share => *place_of_workflow.entry(record.workflow).or_insert(chosen.len()),
+            };
+            if place == chosen.len() {
+                chosen.push(workflow);
+            }
+            graph_of_record.push(place as i64);
+            let next = task_ids.len();
+            let task = *number_of_task.entry(record.task_id).or_insert(next);
+            if task == next {
+                task_ids.push(record.task_id);
+            }
+            task_group.push(task as i64);
+        }
+
+        let graphs: Vec<&Graph> = chosen.iter().map(|w| &w.graph).collect();
+        let labels: Vec<f32> = records.iter().map(|r| r.label).collect();
+        Ok(Self {
+            llm_index: ints(records.iter().map(|r| r.llm as i64).collect(), device),
+            task_index: ints(records.iter().map(|r| r.task as i64).collect(), device),
+            node_text_index: ints(node_rows(&chosen, text_rows)?, device),
+            graphs: GraphBatch::new(&graphs, SelfLoops::ReplaceOnce, device)?,
+            graph_of_record: ints(graph_of_record, device),
+            labels: Tensor::from_data(TensorData::new(labels, [records.len()]), device),
+            task_group: ints(task_group, device),
+            task_ids,
+        })
+    }
+
+    /// Number of records, B.
+    pub fn len(&self) -> usize {
+        self.labels.dims()[0]
+    }
+
+    /// Whether there is no record; never, as [`new`](Self::new) refuses that.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A batch of workflows for the self-supervised warm-up of the graph encoder.
+#[derive(Debug, Clone)]
+pub struct WarmupBatch {
+    /// Row of [`GlowTables::text`] per node, `[N]`.
+    pub node_text_index: Tensor<1, Int>,
+    /// The graphs, with one self-loop per node.
+    pub graphs: GraphBatch,
+    /// Their edges as given.
+    pub target: AdjacencyTarget,
+}
+
+impl WarmupBatch {
+    /// Collates workflows.
+    ///
+    /// # Errors
+    /// As [`GlowBatch::new`]; [`Error::Input`] also when no workflow has a node, as there is nothing to learn from.
+    pub fn new(workflows: &[&GlowWorkflow], tables: &GlowTables, device: &Device) -> Result<Self> {
+        let graphs: Vec<&Graph> = workflows.iter().map(|w| &w.graph).collect();
+        let rows = node_rows(workflows, tables.text.dims()[0])?;
+        if rows.is_empty() {
+            return Err(Error::Input("a warm-up batch needs at least one node".into()));
+        }
+        Ok(Self {
+            node_text_index: ints(rows, device),
+            graphs: GraphBatch::new(&graphs, SelfLoops::ReplaceOnce, device)?,
+            target: AdjacencyTarget::new(&graphs, device)?,
+        })
+    }
+}
+
+/// The rows of all nodes' texts, workflow after workflow.
+fn node_rows(workflows: &[&GlowWorkflow], text_rows: usize) -> Result<Vec<i64>> {
+    let mut rows = Vec::new();
+    for (number, workflow) in workflows.iter().enumerate() {
+        let (nodes, texts) = (workflow.graph.num_nodes, workflow.node_texts.len());
+        if nodes != texts {
+            return Err(Error::Input(format!("workflow {number} of the batch: {nodes} nodes, but {texts} texts")));
+        }
+        for &row in &workflow.node_texts {
+            check_row("workflow", number, "text embedding", row, text_rows)?;
+            rows.push(row as i64);
+        }
+    }
+    Ok(rows)
+}
+
+fn check_row(owner: &str, number: usize, what: &str, row: u32, rows: usize) -> Result<()> {
+    match (row as usize) < rows {
+        true => Ok(()),
+        false => {
+            Err(Error::Input(format!("{owner} {number} of the batch: {what} {row}, but the table has {rows} rows")))
+        }
+    }
+}
+
+fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}

@@ -1,0 +1,179 @@
+//! The predictor's settings.
+
+use burn_gnn::GnnEncoderConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Settings of a [`GlowPredictor`](super::GlowPredictor). The defaults are the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GlowConfig {
+    /// Width H of all tokens; a multiple of both numbers of heads. 256.
+    pub hidden_dim: usize,
+    /// Linear layers of the two projectors and of the prediction head. 2.
+    pub mlp_layers: usize,
+    /// Dropout everywhere, in `[0, 1)`. 0.2.
+    pub dropout: f64,
+    /// The graph encoder.
+    pub gnn: GraphConfig,
+    /// The fusion encoder.
+    pub fusion: FusionConfig,
+    /// Whether there is a language token. `true`.
+    pub use_llm: bool,
+    /// Whether there is a graph token. `true`.
+    pub use_graph: bool,
+    /// Whether there is a task token. `true`.
+    pub use_task: bool,
+    /// What is predicted. [`Head::Classification`].
+    pub head: Head,
+}
+
+/// The graph encoder's settings: [`burn_gnn::GnnEncoder`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GraphConfig {
+    /// Number of attention convolutions. 2.
+    pub layers: usize,
+    /// Attention heads per convolution. 4.
+    pub heads: usize,
+    /// Slope of the LeakyReLU on attention scores. 0.2.
+    pub attn_slope: f64,
+}
+
+/// The fusion encoder's settings: [`FusionEncoder`](super::FusionEncoder).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FusionConfig {
+    /// Number of encoder layers. 2.
+    pub layers: usize,
+    /// Attention heads per layer. 4.
+    pub heads: usize,
+    /// Width of the feed-forward part. 2048.
+    pub ff_width: usize,
+    /// Start all layers from the same numbers, as the reference implementation does by copying one layer. `false`.
+    pub identical_layer_init: bool,
+}
+
+/// What the predictor's number means and which loss trains it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Head {
+    /// The logit of "solves the task": binary cross-entropy with logits.
+    #[default]
+    Classification,
+    /// A rate in `[0, 1]`.
+    Regression {
+        /// Loss on the error. [`RegressionLoss::Mse`].
+        #[serde(default)]
+        loss: RegressionLoss,
+        /// From the head's number to the rate. [`RegressionOutput::Sigmoid`].
+        #[serde(default)]
+        output: RegressionOutput,
+    },
+}
+
+/// Loss on an error `e`, mean over the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub enum RegressionLoss {
+    /// `e²`.
+    #[default]
+    Mse,
+    /// `½e²` up to `|e| = δ`, then `δ(|e| − ½δ)`.
+    Huber(f64),
+    /// `½e²/β` up to `|e| = β`, then `|e| − ½β`.
+    SmoothL1(f64),
+}
+
+/// From the head's number to the predicted rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RegressionOutput {
+    /// The logistic function of it.
+    #[default]
+    Sigmoid,
+    /// The number itself.
+    Identity,
+}
+
+impl Default for GlowConfig {
+    fn default() -> Self {
+        Self {
+            hidden_dim: 256,
+            mlp_layers: 2,
+            dropout: 0.2,
+            gnn: GraphConfig::default(),
+            fusion: FusionConfig::default(),
+            use_llm: true,
+            use_graph: true,
+            use_task: true,
+            head: Head::Classification,
+        }
+    }
+}
+
+impl Default for GraphConfig {
+    fn default() -> Self {
+        Self { layers: 2, heads: 4, attn_slope: 0.2 }
+    }
+}
+
+impl Default for FusionConfig {
+    fn default() -> Self {
+        Self { layers: 2, heads: 4, ff_width: 2048, identical_layer_init: false }
+    }
+}
+
+impl GlowConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first key whose value cannot be.
+    pub fn validate(&self) -> Result<()> {
+        let fail = |key: &str, problem: String| Err(Error::config("glow", key, problem));
+        for (key, value) in [
+            ("hidden_dim", self.hidden_dim),
+            ("mlp_layers", self.mlp_layers),
+            ("gnn.layers", self.gnn.layers),
+            ("gnn.heads", self.gnn.heads),
+            ("fusion.layers", self.fusion.layers),
+            ("fusion.heads", self.fusion.heads),
+            ("fusion.ff_width", self.fusion.ff_width),
+        ] {
+            if value == 0 {
+                return fail(key, "must be at least 1".into());
+            }
+        }
+        for (key, heads) in [("gnn.heads", self.gnn.heads), ("fusion.heads", self.fusion.heads)] {
+            if !self.hidden_dim.is_multiple_of(heads) {
+                return fail(key, format!("hidden_dim {} is not a multiple of {heads}", self.hidden_dim));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fail("dropout", format!("{} is not in [0, 1)", self.dropout));
+        }
+        if !self.gnn.attn_slope.is_finite() {
+            return fail("gnn.attn_slope", format!("{} is not finite", self.gnn.attn_slope));
+        }
+        if !(self.use_llm || self.use_graph || self.use_task) {
+            return fail(
+                "use_llm",
+                "use_llm, use_graph and use_task are all false: there is nothing to predict from".into(),
+            );
+        }
+        if let Head::Regression { loss: RegressionLoss::Huber(limit) | RegressionLoss::SmoothL1(limit), .. } = self.head
+            && !(limit > 0.0 && limit.is_finite())
+        {
+            return fail("head.loss", format!("{limit} is not above 0"));
+        }
+        Ok(())
+    }
+
+    /// The graph encoder for sentence embeddings of width `text_dim`.
+    pub(super) fn gnn_encoder(&self, text_dim: usize) -> GnnEncoderConfig {
+        GnnEncoderConfig::new(text_dim, self.hidden_dim)
+            .with_layers(self.gnn.layers)
+            .with_heads(self.gnn.heads)
+            .with_attn_slope(self.gnn.attn_slope)
+            .with_dropout(self.dropout)
+    }
+}

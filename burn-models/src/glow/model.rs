@@ -1,0 +1,209 @@
+//! The predictor.
+
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn_gnn::{GnnEncoder, WarmupLoss, init};
+
+use super::batch::{GlowBatch, GlowTables, WarmupBatch};
+use super::config::{GlowConfig, Head};
+use super::fusion::{FusionEncoder, FusionEncoderConfig};
+use super::loss::rates;
+use crate::mlp::{Mlp, MlpConfig};
+use crate::{Error, Result};
+
+/// Number of token types: prediction, language, graph, task.
+const TYPES: usize = 4;
+
+/// Predicts whether a workflow solves a task; see the [module](super).
+///
+/// Fields are named after the reference implementation's state dict (its "batch norms" are layer norms). Parts that the
+/// configuration switches off are `None`; the type table always has its four rows.
+#[derive(Module, Debug)]
+pub struct GlowPredictor {
+    /// Task embedding → H.
+    pub task_projector: Option<Mlp>,
+    /// Language embedding → H.
+    pub llm_projector: Option<Mlp>,
+    /// Graph → H, with the heads of the warm-up.
+    pub gnn_encoder: Option<GnnEncoder>,
+    /// Norm of the language token.
+    pub llm_embedding_batch_norm: Option<LayerNorm>,
+    /// Norm of the graph token.
+    pub graph_embedding_batch_norm: Option<LayerNorm>,
+    /// Norm of the task token.
+    pub task_embedding_batch_norm: Option<LayerNorm>,
+    /// The prediction token, `[1, 1, H]`.
+    pub pred_token: Param<Tensor<3>>,
+    /// One vector per token type, `[4, H]`.
+    pub type_embedding: Embedding,
+    /// Mixes the tokens.
+    pub fusion_encoder: FusionEncoder,
+    /// Mixed prediction token → one number.
+    pub final_mlp: Mlp,
+    #[module(skip)]
+    head: Head,
+}
+
+/// The three views of each record as tokens after their LayerNorm, `[B, H]` each; `None` where switched off.
+#[derive(Debug, Clone)]
+pub struct GlowTokens {
+    /// The language token.
+    pub llm: Option<Tensor<2>>,
+    /// The graph token.
+    pub graph: Option<Tensor<2>>,
+    /// The task token.
+    pub task: Option<Tensor<2>>,
+}
+
+/// What a [`GlowPredictor`] computes for B records.
+#[derive(Debug, Clone)]
+pub struct GlowOutput {
+    /// The head's number per record, `[B]`: a logit, see [`GlowPredictor::scores`].
+    pub logits: Tensor<1>,
+    /// The tokens that went into the fusion encoder.
+    pub tokens: GlowTokens,
+}
+
+impl GlowConfig {
+    /// A predictor for language embeddings of width `llm_dim` and sentence embeddings of width `text_dim`.
+    ///
+    /// All parameters are drawn from the device's generator before this returns, in a fixed order: seed it with
+    /// `device.seed` for the same model each time. Distributions are those of the reference implementation: linear layers and the bilinear warm-up head uniform in `±1/√fan_in`, attention as
+    /// [`burn_gnn::GatConvConfig::init`] and [`FusionEncoderConfig::init`] say, prediction token normal with σ 0.2 (cut at
+    /// ±2), type vectors normal with σ 1.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate); also for a width of 0.
+    pub fn init(&self, llm_dim: usize, text_dim: usize, device: &Device) -> Result<GlowPredictor> {
+        self.validate()?;
+        for (key, width) in [("llm_dim", llm_dim), ("text_dim", text_dim)] {
+            if width == 0 {
+                return Err(Error::config("glow", key, "must be at least 1"));
+            }
+        }
+        let h = self.hidden_dim;
+        let mlp = |d_input, d_output| {
+            MlpConfig::new(d_input, d_output, h).with_layers(self.mlp_layers).with_dropout(self.dropout)
+        };
+        let norm = |used: bool| used.then(|| LayerNormConfig::new(h).init(device));
+        let token = Tensor::random([1, 1, h], Distribution::Normal(0.0, 0.2), device).clamp(-2.0, 2.0);
+        Ok(init::draw(GlowPredictor {
+            task_projector: self.use_task.then(|| mlp(text_dim, h).init(device)),
+            llm_projector: self.use_llm.then(|| mlp(llm_dim, h).init(device)),
+            gnn_encoder: match self.use_graph {
+                true => Some(self.gnn_encoder(text_dim).init(device)?),
+                false => None,
+            },
+            llm_embedding_batch_norm: norm(self.use_llm),
+            graph_embedding_batch_norm: norm(self.use_graph),
+            task_embedding_batch_norm: norm(self.use_task),
+            pred_token: Param::from_tensor(token),
+            type_embedding: EmbeddingConfig::new(TYPES, h).init(device),
+            fusion_encoder: FusionEncoderConfig::new(h)
+                .with_layers(self.fusion.layers)
+                .with_heads(self.fusion.heads)
+                .with_ff_width(self.fusion.ff_width)
+                .with_dropout(self.dropout)
+                .with_identical_layer_init(self.fusion.identical_layer_init)
+                .init(device),
+            final_mlp: mlp(h, 1).init(device),
+            head: self.head,
+        }))
+    }
+}
+
+impl GlowPredictor {
+    /// What the head's number means.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Checks that embeddings have the widths the predictor was made for.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with both widths.
+    pub fn check_tables(&self, tables: &GlowTables) -> Result<()> {
+        let first_layer = |mlp: &Mlp| mlp.layers.first().map(|l| l.weight.dims()[0]);
+        let node_width = |gnn: &GnnEncoder| gnn.gnn_layers.first().map(|l| l.lin.weight.dims()[0]);
+        for (what, expected, table) in [
+            ("language", self.llm_projector.as_ref().and_then(first_layer), &tables.llm),
+            ("sentence", self.task_projector.as_ref().and_then(first_layer), &tables.text),
+            ("sentence", self.gnn_encoder.as_ref().and_then(node_width), &tables.text),
+        ] {
+            let found = table.dims()[1];
+            if let Some(expected) = expected
+                && expected != found
+            {
+                let problem = format!("{what} embeddings have width {found}, the predictor was made for {expected}");
+                return Err(Error::Input(problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tokens of every record. Each graph of the batch is encoded once.
+    pub fn tokens(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowTokens {
+        let project = |mlp: &Option<Mlp>, norm: &Option<LayerNorm>, table: &Tensor<2>, rows: &Tensor<1, Int>| {
+            let (mlp, norm) = (mlp.as_ref()?, norm.as_ref()?);
+            Some(norm.forward(mlp.forward(table.clone().select(0, rows.clone()))))
+        };
+        let graph = match (&self.gnn_encoder, &self.graph_embedding_batch_norm) {
+            (Some(gnn), Some(norm)) => {
+                let nodes = tables.text.clone().select(0, batch.node_text_index.clone());
+                let graphs = norm.forward(gnn.forward(nodes, &batch.graphs).graphs);
+                Some(graphs.select(0, batch.graph_of_record.clone()))
+            }
+            _ => None,
+        };
+        let (llm, task) = (&self.llm_embedding_batch_norm, &self.task_embedding_batch_norm);
+        GlowTokens {
+            llm: project(&self.llm_projector, llm, &tables.llm, &batch.llm_index),
+            graph,
+            task: project(&self.task_projector, task, &tables.text, &batch.task_index),
+        }
+    }
+
+    /// The prediction token and the given ones, each plus its type vector, in the order prediction, language, graph,
+    /// task: `[B, 1 + number of tokens, H]`.
+    fn sequence(&self, tokens: &GlowTokens, batch: usize) -> Tensor<3> {
+        let types = self.type_embedding.weight.val();
+        let width = types.dims()[1];
+        let pred = self.pred_token.val().reshape([1, width]).expand([batch, width]);
+        let parts = [Some(pred), tokens.llm.clone(), tokens.graph.clone(), tokens.task.clone()];
+        let typed = parts.into_iter().enumerate().filter_map(|(kind, token)| {
+            let kind = types.clone().narrow(0, kind, 1);
+            token.map(|token| (token + kind).reshape([batch, 1, width]))
+        });
+        Tensor::cat(typed.collect(), 1)
+    }
+
+    /// The mixed tokens of every record, `[B, 1 + number of tokens, H]`.
+    pub fn fuse(&self, tokens: &GlowTokens, batch: usize) -> Tensor<3> {
+        self.fusion_encoder.forward(self.sequence(tokens, batch))
+    }
+
+    /// Logits `[B]` and tokens of a batch.
+    pub fn forward(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowOutput {
+        let tokens = self.tokens(batch, tables);
+        let first = self.fusion_encoder.forward_first(self.sequence(&tokens, batch.len()));
+        GlowOutput { logits: self.final_mlp.forward(first).reshape([batch.len()]), tokens }
+    }
+
+    /// Scores `[B]` of logits `[B]`: the logistic function, unless the head is a regression with identity output.
+    pub fn scores(&self, logits: Tensor<1>) -> Tensor<1> {
+        rates(logits, self.head)
+    }
+
+    /// The two terms of the graph encoder's self-supervised loss ([`GnnEncoder::warmup`]).
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the predictor has no graph encoder.
+    pub fn warmup_loss(&self, batch: &WarmupBatch, tables: &GlowTables) -> Result<WarmupLoss> {
+        let Some(gnn) = &self.gnn_encoder else {
+            return Err(Error::Input("the predictor has no graph encoder to warm up (`use_graph` is false)".into()));
+        };
+        let nodes = tables.text.clone().select(0, batch.node_text_index.clone());
+        Ok(gnn.warmup(nodes, &batch.graphs, &batch.target))
+    }
+}

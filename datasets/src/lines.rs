@@ -1,0 +1,168 @@
+//! Lines of a text file, with their numbers, a limit on their length and checks that they are UTF-8.
+
+use crate::error::{Error, RecordError, Result};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Stdin};
+use std::path::{Path, PathBuf};
+
+/// Reads lines one by one into one buffer.
+///
+/// A line ends at `\n` alone: other Unicode line separators belong to the text. A `\r` before it and a byte order mark
+/// at the head of the file are dropped. Lines that hold nothing but white space are skipped (and counted in the
+/// numbers of the lines after them).
+#[derive(Debug)]
+pub struct Lines<R> {
+    reader: R,
+    path: PathBuf,
+    limit: usize,
+    number: u64,
+    buffer: Vec<u8>,
+    hasher: blake3::Hasher,
+}
+
+/// Lines of a file.
+pub type FileLines = Lines<BufReader<File>>;
+
+/// Lines of the standard input.
+pub type StdinLines = Lines<BufReader<Stdin>>;
+
+impl FileLines {
+    /// Opens a file; `limit` is the largest number of bytes in a line.
+    pub fn open(path: &Path, limit: usize) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        Ok(Self::new(BufReader::with_capacity(1 << 18, file), path, limit))
+    }
+}
+
+impl StdinLines {
+    /// Reads the standard input, called `-` in messages.
+    pub fn stdin(limit: usize) -> Self {
+        Self::new(BufReader::new(std::io::stdin()), Path::new("-"), limit)
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads from `reader`; `path` is its name in messages.
+    pub fn new(reader: R, path: &Path, limit: usize) -> Self {
+        let hasher = blake3::Hasher::new();
+        Self { reader, path: path.to_path_buf(), limit, number: 0, buffer: Vec::new(), hasher }
+    }
+
+    /// The file's name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of lines taken so far, blank ones included.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The BLAKE3 hash of all bytes taken so far: after the last line, that of the file.
+    pub fn hash(&self) -> blake3::Hash {
+        self.hasher.finalize()
+    }
+
+    /// The next line that is not blank, with its number from 1; none at the end of the file.
+    pub fn next_line(&mut self) -> Result<Option<(u64, &str)>> {
+        loop {
+            if !self.fill()? {
+                return Ok(None);
+            }
+            if !self.buffer.iter().all(u8::is_ascii_whitespace) {
+                break;
+            }
+        }
+        match std::str::from_utf8(&self.buffer) {
+            Ok(line) => Ok(Some((self.number, line))),
+            Err(error) => {
+                let at = error.valid_up_to();
+                Err(self.problem(
+                    "text in UTF-8",
+                    format!("the byte 0x{:02X} at byte {} of the line", self.buffer.get(at).unwrap_or(&0), at + 1),
+                    "save the file as UTF-8",
+                ))
+            }
+        }
+    }
+
+    /// Takes one line, blank or not; false at the end of the file.
+    fn fill(&mut self) -> Result<bool> {
+        self.buffer.clear();
+        loop {
+            let chunk = self.reader.fill_buf().map_err(Error::io(&self.path, "read"))?;
+            if chunk.is_empty() {
+                if self.buffer.is_empty() {
+                    return Ok(false);
+                }
+                self.number += 1;
+                break;
+            }
+            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(chunk.len(), |end| end + 1);
+            self.hasher.update(&chunk[..taken]);
+            self.buffer.extend_from_slice(&chunk[..end.unwrap_or(taken)]);
+            self.reader.consume(taken);
+            if self.buffer.len() > self.limit {
+                self.number += 1;
+                return Err(self.problem(
+                    format!("a line of at most {} bytes", self.limit),
+                    "a longer one".to_owned(),
+                    "one record a line; raise the limit if the record is meant to be so long",
+                ));
+            }
+            if end.is_some() {
+                self.number += 1;
+                break;
+            }
+        }
+        if self.number == 1 && self.buffer.starts_with(b"\xEF\xBB\xBF") {
+            self.buffer.drain(..3);
+        }
+        if self.buffer.last() == Some(&b'\r') {
+            self.buffer.pop();
+        }
+        Ok(true)
+    }
+
+    fn problem(&self, expected: impl Into<String>, found: String, remedy: &str) -> Error {
+        let (path, line) = (self.path.clone(), self.number);
+        let key = String::new();
+        RecordError { path, line, column: None, key, expected: expected.into(), found, remedy: remedy.to_owned() }
+            .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(bytes: &[u8], limit: usize) -> Result<Vec<(u64, String)>> {
+        // A tiny buffer makes lines cross its borders.
+        let mut lines = Lines::new(BufReader::with_capacity(3, bytes), Path::new("f.jsonl"), limit);
+        let mut found = Vec::new();
+        while let Some((number, line)) = lines.next_line()? {
+            found.push((number, line.to_owned()));
+        }
+        assert_eq!(lines.hash(), blake3::hash(bytes));
+        Ok(found)
+    }
+
+    #[test]
+    fn splits_at_newlines_only() {
+        let text = "\u{FEFF}a\u{2028}b\r\n\n  \nc\u{85}d\x0Be\nlast";
+        let want = vec![(1, "a\u{2028}b".to_owned()), (4, "c\u{85}d\x0Be".to_owned()), (5, "last".to_owned())];
+        assert_eq!(read(text.as_bytes(), 100).unwrap(), want);
+        assert_eq!(read(b"", 10).unwrap(), vec![]);
+        assert_eq!(read(b"x\n", 1).unwrap(), vec![(1, "x".to_owned())]);
+    }
+
+    #[test]
+    fn limits_and_encoding_name_the_line() {
+        let error = read(b"ok\n12345\n", 4).unwrap_err().to_string();
+        assert!(error.starts_with("f.jsonl:2: expected a line of at most 4 bytes"), "{error}");
+        let error = read(b"ok\nab\xFFc\n", 10).unwrap_err().to_string();
+        assert!(error.contains("f.jsonl:2: expected text in UTF-8, found the byte 0xFF at byte 3"), "{error}");
+    }
+}

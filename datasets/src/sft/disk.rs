@@ -1,0 +1,50 @@
+//! Samples on disk: one file of columns.
+
+use super::{SftCounts, SftDataset};
+use crate::error::Result;
+use crate::store::{Columns, Table};
+use std::path::Path;
+
+const KIND: &str = "sft samples";
+const VERSION: u32 = 1;
+const REMEDY: &str = "delete it, it will be made again from the conversations";
+
+impl SftDataset {
+    /// Writes the samples to one file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut columns = Columns::default();
+        columns.add("ids", &self.ids);
+        columns.add("offsets", &self.offsets);
+        columns.add_shaped("spans", vec![self.spans.len(), 2], self.spans.as_flattened());
+        columns.add("span_offsets", &self.span_offsets);
+        columns.add("lines", &self.lines);
+        columns.save(path, KIND, VERSION, &self.counts)
+    }
+
+    /// Reads what [`SftDataset::save`] wrote, and checks it.
+    pub fn load(path: &Path) -> Result<Self> {
+        let table: Table<SftCounts> = Table::open(path, KIND, VERSION, REMEDY)?;
+        let ids: Vec<u32> = table.values("ids")?;
+        let offsets = table.offsets("offsets", ids.len())?;
+        let spans: Vec<u32> = table.values("spans")?;
+        let (spans, rest) = spans.as_chunks::<2>();
+        let span_offsets = table.offsets("span_offsets", spans.len())?;
+        let lines: Vec<u32> = table.values("lines")?;
+        let samples = lines.len();
+        if !rest.is_empty() || offsets.len() != samples + 1 || span_offsets.len() != samples + 1 {
+            return Err(table.damaged("its columns differ in length".into()));
+        }
+        for sample in 0..samples {
+            let length = offsets[sample + 1] - offsets[sample];
+            let own = &spans[span_offsets[sample] as usize..span_offsets[sample + 1] as usize];
+            let borders: Vec<u32> = own.as_flattened().to_vec();
+            let inside = borders.first().is_some_and(|first| *first > 0)
+                && borders.last().is_some_and(|end| u64::from(*end) <= length);
+            if !inside || borders.windows(2).any(|pair| pair[0] >= pair[1]) {
+                return Err(table.damaged(format!("the learned ranges of sample {sample} are not within it")));
+            }
+        }
+        let counts = table.info;
+        Ok(Self { ids, offsets, spans: spans.to_vec(), span_offsets, lines, counts })
+    }
+}

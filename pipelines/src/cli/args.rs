@@ -1,0 +1,256 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::device::DeviceSpec;
+use crate::recipe::{Dtype, MergeDtype};
+
+/// Trains and evaluates models of agentic workflows, one recipe per experiment.
+#[derive(Debug, Parser)]
+#[command(name = "hearth", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Only errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More about what goes on; HEARTH_LOG takes a filter such as `hearth=trace`
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a recipe: finished stages are skipped, an interrupted one goes on where it stopped
+    Run(RunArgs),
+    /// Check recipes: syntax, names, ranges, files. Changes nothing
+    Check(CheckArgs),
+    /// Show what runs gave, and draw their plots
+    Report(ReportArgs),
+    /// Turn texts into vectors
+    Embed(EmbedArgs),
+    /// Log-probabilities of given tokens
+    Score(ScoreArgs),
+    /// Answer prompts
+    Generate(GenerateArgs),
+    /// Work with LoRA adapters
+    #[command(subcommand)]
+    Lora(LoraCommand),
+    /// Use a trained GLOW predictor
+    #[command(subcommand)]
+    Glow(GlowCommand),
+}
+
+/// A recipe with the changes that the command line makes to it.
+#[derive(Debug, Args)]
+pub struct RecipeChanges {
+    /// Change a value, as in stages.sft.optim.lr=1e-4 or models.llm=Path("qwen"); may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// Auto, Flex, Ndarray or Cuda(0), instead of the recipe's device
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// `hearth run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The recipe's file
+    pub recipe: PathBuf,
+    /// What to change in it.
+    #[command(flatten)]
+    pub changes: RecipeChanges,
+    /// Run this stage alone; what it reads has to be finished
+    #[arg(long, value_name = "STAGE", conflicts_with = "from")]
+    pub only: Option<String>,
+    /// Run this stage and those after it; what they read has to be finished
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// Start the chosen stages again, even finished ones
+    #[arg(long)]
+    pub fresh: bool,
+    /// Print the results as one JSON object: stage → metric → number
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hearth check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The recipes' files
+    #[arg(required = true, value_name = "RECIPE")]
+    pub recipes: Vec<PathBuf>,
+    /// What to change in them.
+    #[command(flatten)]
+    pub changes: RecipeChanges,
+    /// Print the resolved recipe, every default in its place
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// `hearth report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Folders of runs; several are put side by side
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Print one JSON object instead of tables: stage → metric → number, for several runs by their names
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where a command reads and writes: JSON lines, or Parquet if the name ends in `.parquet`.
+#[derive(Debug, Args)]
+pub struct InOut {
+    /// Input file, or - for standard input (JSON lines)
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Output file, or - for standard output (JSON lines)
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// What a command computes with.
+#[derive(Debug, Args)]
+pub struct Compute {
+    /// Auto, Flex, Ndarray or Cuda(0)
+    #[arg(long, default_value_t = DeviceSpec::Auto)]
+    pub device: DeviceSpec,
+    /// Number format of weights and computation
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+}
+
+/// `hearth embed`: `{"text": …}` in, `text` and `embedding` (list of 32-bit floats) out.
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Folder of a sentence encoder or a decoder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Where to read and write.
+    #[command(flatten)]
+    pub files: InOut,
+    /// Which token states make the vector [default: what the model's folder says, else mean for encoders, last for decoders]
+    #[arg(long, value_enum)]
+    pub pooling: Option<Pooling>,
+    /// Scale every vector to length 1
+    #[arg(long)]
+    pub normalize: bool,
+    /// What to compute with.
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// How token states become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pooling {
+    /// The mean over all tokens
+    Mean,
+    /// The last token's
+    Last,
+}
+
+/// `hearth score`: `{"messages": […]}` or `{"input_ids": […], "mask": […]}` in; `input_ids`, `mask`, `logprobs`, `loss` out.
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    /// Folder of a decoder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Folder of a LoRA adapter for it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Where to read and write.
+    #[command(flatten)]
+    pub files: InOut,
+    /// What to compute with.
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// `hearth generate`: `{"prompt": …}`, `{"messages": […]}` or `{"input_ids": […]}` in; adds `output_ids`, `text`, `logprobs`
+/// and `finish_reason`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Folder of a decoder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Folder of a LoRA adapter for it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Where to read and write.
+    #[command(flatten)]
+    pub files: InOut,
+    /// Longest answer in tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// 0 takes the likeliest token every time
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Sample from the likeliest tokens that add up to this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Sample from the K likeliest tokens; 0 for all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Answers depend on it and on the line's number only, not on the batch
+    #[arg(long, value_name = "S", default_value_t = 42)]
+    pub seed: u64,
+    /// Go on after an end-of-turn token
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// What to compute with.
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// `hearth lora`.
+#[derive(Debug, Subcommand)]
+pub enum LoraCommand {
+    /// Add an adapter to its base and write a model folder
+    Merge(MergeArgs),
+}
+
+/// `hearth lora merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Folder of the decoder that the adapter was trained on
+    #[arg(long, value_name = "DIR")]
+    pub base: PathBuf,
+    /// Folder of the adapter, in PEFT's layout
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Number format of the weights that are written
+    #[arg(long, value_enum, default_value_t = MergeDtype::Keep)]
+    pub dtype: MergeDtype,
+    /// Auto, Flex, Ndarray or Cuda(0)
+    #[arg(long, default_value_t = DeviceSpec::Auto)]
+    pub device: DeviceSpec,
+}
+
+/// `hearth glow`.
+#[derive(Debug, Subcommand)]
+pub enum GlowCommand {
+    /// Score workflows without running them
+    Predict(PredictArgs),
+}
+
+/// `hearth glow predict`: FLORA records in, labels not needed; adds `score`.
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Folder of a run with a finished GlowTrain stage
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// Where to read and write.
+    #[command(flatten)]
+    pub files: InOut,
+    /// Auto, Flex, Ndarray or Cuda(0)
+    #[arg(long, default_value_t = DeviceSpec::Auto)]
+    pub device: DeviceSpec,
+}

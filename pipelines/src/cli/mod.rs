@@ -1,0 +1,82 @@
+//! The `hearth` program: reads the command line, hands over to the library, and turns errors into messages and exit codes.
+
+pub mod args;
+mod check;
+mod run;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::commands;
+use crate::diagnostics::{render, render_error};
+use crate::{Error, Result};
+use args::{Cli, Command, GlowCommand, LoraCommand};
+
+/// The program. Exit codes: 0 done, 1 a run failed, 2 the recipe or the arguments are wrong, 130 interrupted.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Also help and version. That nobody may be reading is no failure.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    log_to_stderr(&cli);
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            show(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Report(args) => run::report_runs(&args),
+        Command::Embed(args) => commands::embed(&args),
+        Command::Score(args) => commands::score(&args),
+        Command::Generate(args) => commands::generate(&args),
+        Command::Lora(LoraCommand::Merge(args)) => commands::merge(&args),
+        Command::Glow(GlowCommand::Predict(args)) => commands::predict(&args),
+    }
+}
+
+fn log_to_stderr(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (_, true) => "info,hearth=debug",
+        _ => "warn,hearth=info",
+    };
+    let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // Fails only where a program that calls this has its own log already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+}
+
+/// Writes an error to standard error.
+fn show(error: &Error) {
+    if error.exit_code() == 0 {
+        return;
+    }
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut text = String::new();
+    // A string takes everything: none of this can fail.
+    let _ = match error {
+        Error::Recipe(problems) => render(problems, colour, &mut text),
+        other => render_error(other, colour, &mut text),
+    };
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,14 @@
+//! Commands that work on files of rows, for use from scripts and other programs.
+
+mod embed;
+mod generate;
+mod merge;
+mod predict;
+mod rows;
+mod score;
+
+pub use embed::embed;
+pub use generate::generate;
+pub use merge::merge;
+pub use predict::predict;
+pub use score::score;

@@ -1,0 +1,142 @@
+//! The devices that a recipe can name. No other module knows which kinds there are.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::recipe::Dtype;
+
+/// A device, as a recipe or `--device` names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeviceSpec {
+    /// The first CUDA GPU if there is one and support for it is compiled in, else `Flex`.
+    #[default]
+    Auto,
+    /// The CPU.
+    Flex,
+    /// The CPU through the ndarray backend: slow, for comparison.
+    Ndarray,
+    /// The CUDA GPU with this number.
+    Cuda(usize),
+}
+
+impl DeviceSpec {
+    /// The cargo feature that this build lacks for the device, if it lacks one.
+    pub fn missing_feature(self) -> Option<&'static str> {
+        match self {
+            Self::Auto if !cfg!(feature = "flex") && !cfg!(feature = "cuda") => Some("flex"),
+            Self::Flex if !cfg!(feature = "flex") => Some("flex"),
+            Self::Ndarray if !cfg!(feature = "ndarray") => Some("ndarray"),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => Some("cuda"),
+            _ => None,
+        }
+    }
+
+    /// Whether models can compute in `dtype` on the device.
+    pub fn supports(self, dtype: Dtype) -> bool {
+        !(self == Self::Ndarray && dtype == Dtype::Bf16)
+    }
+
+    /// The device itself.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it is not compiled in (names the feature) or not there (says what is).
+    pub fn init(self) -> Result<Device, Error> {
+        let fail = |reason: String| Err(Error::Device { device: self, reason });
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Auto if cuda_count() > 0 => Ok(Device::cuda(0)),
+            #[cfg(feature = "flex")]
+            Self::Auto | Self::Flex => Ok(Device::flex()),
+            // Deprecated because Burn 0.23 removes it; until then its results are compared with those of Flex.
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            Self::Ndarray => Ok(Device::ndarray()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) if index < cuda_count() => Ok(Device::cuda(index)),
+            _ => match self.missing_feature() {
+                Some(feature) => fail(format!("this build is without it; build with `--features {feature}`")),
+                None => fail("there is no such GPU; does `nvidia-smi` list it?".to_owned()),
+            },
+        }
+    }
+}
+
+/// CUDA GPUs that can be used now; 0, without an error, where there is no driver.
+#[cfg(feature = "cuda")]
+fn cuda_count() -> usize {
+    Device::enumerate(burn::tensor::DeviceType::Cuda).len()
+}
+
+/// As it is written in a recipe.
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("Auto"),
+            Self::Flex => f.write_str("Flex"),
+            Self::Ndarray => f.write_str("Ndarray"),
+            Self::Cuda(index) => write!(f, "Cuda({index})"),
+        }
+    }
+}
+
+/// Reads `Cuda(0)` as in a recipe, and `cuda:0`, `cuda` or `flex` as other tools write it; letter case does not matter.
+impl FromStr for DeviceSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.trim().to_ascii_lowercase();
+        let (kind, index) = match lower.strip_suffix(')').and_then(|inside| inside.split_once('(')) {
+            Some((kind, index)) => (kind, Some(index)),
+            None => lower.split_once(':').map_or((lower.as_str(), None), |(kind, index)| (kind, Some(index))),
+        };
+        match (kind, index) {
+            ("auto", None) => Ok(Self::Auto),
+            ("flex", None) => Ok(Self::Flex),
+            ("ndarray", None) => Ok(Self::Ndarray),
+            ("cuda", None) => Ok(Self::Cuda(0)),
+            ("cuda", Some(index)) => match index.trim().parse() {
+                Ok(index) => Ok(Self::Cuda(index)),
+                Err(_) => Err(format!("`{index}` is not the number of a GPU")),
+            },
+            _ => Err(format!("no device is called `{text}`; accepted: Auto, Flex, Ndarray, Cuda(0)")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_read_in_both_forms() {
+        for spec in [DeviceSpec::Auto, DeviceSpec::Flex, DeviceSpec::Ndarray, DeviceSpec::Cuda(3)] {
+            assert_eq!(spec.to_string().parse(), Ok(spec));
+        }
+        assert_eq!("cuda:2".parse(), Ok(DeviceSpec::Cuda(2)));
+        assert_eq!("CUDA".parse(), Ok(DeviceSpec::Cuda(0)));
+        for wrong in ["", "gpu", "cuda:x", "cuda:-1", "Cuda(", "flex:1"] {
+            assert!(wrong.parse::<DeviceSpec>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_compiled_in_names_its_feature() {
+        for spec in [DeviceSpec::Auto, DeviceSpec::Flex, DeviceSpec::Ndarray, DeviceSpec::Cuda(0)] {
+            if let Some(feature) = spec.missing_feature() {
+                assert!(spec.init().unwrap_err().to_string().contains(&format!("--features {feature}")));
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_is_refused_where_it_would_panic() {
+        assert!(!DeviceSpec::Ndarray.supports(Dtype::Bf16));
+        assert!(DeviceSpec::Ndarray.supports(Dtype::F32));
+        assert!(DeviceSpec::Flex.supports(Dtype::Bf16));
+    }
+}

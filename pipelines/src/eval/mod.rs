@@ -1,0 +1,20 @@
+//! Metrics of predictors and of generated answers. Pure functions on the host: scores in, numbers out.
+//!
+//! - [`classification`]: accuracy, precision, recall, F1, AUROC, Brier score, calibration error.
+//! - [`rank`]: stable rankings and rank correlations.
+//! - [`utility`]: how well a ranking of workflows by prediction agrees with the ranking by truth (Precision@K).
+//! - [`glow`]: all metrics of a GLOW evaluation in one flat table.
+//! - [`graph_questions`]: scoring of generated answers to questions about graphs.
+//!
+//! A metric that is not defined for its input (the utility of one workflow, the AUROC of one class) is `None`, never NaN.
+
+pub mod classification;
+mod error;
+pub mod glow;
+pub mod graph_questions;
+pub mod rank;
+pub mod utility;
+
+pub use error::{Error, Result};
+pub use glow::{GlowMetrics, ScoredRecord};
+pub use utility::{UtilityOptions, UtilityReport};

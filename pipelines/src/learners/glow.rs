@@ -1,0 +1,132 @@
+//! Supervised training of the GLOW predictor.
+
+use super::order::EpochOrder;
+use crate::train::{Batches, MetricSpec, Scores, Task};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn_models::glow::{Dedup, GlowBatch, GlowLossConfig, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow};
+use std::sync::Arc;
+
+/// The predictor with the loss that trains it.
+#[derive(Module, Debug)]
+pub struct GlowTask {
+    /// The network.
+    pub predictor: GlowPredictor,
+    #[module(skip)]
+    loss: GlowLossConfig,
+}
+
+impl GlowTask {
+    /// A predictor and its loss.
+    pub fn new(predictor: GlowPredictor, loss: GlowLossConfig) -> Self {
+        Self { predictor, loss }
+    }
+
+    /// The loss, and all scores: shape [5], in the order of [`Task::SCORES`].
+    fn evaluate(&self, item: &GlowItem) -> (Tensor<1>, Scores) {
+        let output = self.predictor.forward(&item.batch, &item.tables);
+        let loss = self.predictor.loss(&output, &item.batch, &self.loss);
+        let predicted = self.predictor.scores(output.logits).greater_scalar(0.5);
+        let truth = item.batch.labels.clone().greater_scalar(0.5);
+        let accuracy = predicted.equal(truth).float().mean();
+        let values = [loss.total.clone(), loss.prediction, loss.contrast, loss.active_tasks, accuracy];
+        let values = Tensor::cat(values.map(Tensor::without_autodiff).to_vec(), 0);
+        (loss.total, Scores::on_device(values, item.batch.len() as f64, 0))
+    }
+}
+
+impl Task for GlowTask {
+    const SCORES: &'static [MetricSpec] = &[
+        MetricSpec::new("loss", "Loss", false),
+        MetricSpec::new("prediction_loss", "Prediction loss", false),
+        MetricSpec::new("contrast_loss", "Contrast loss", false),
+        MetricSpec::new("active_tasks", "Contrasted tasks", true),
+        MetricSpec::new("accuracy", "Accuracy", true),
+    ];
+}
+
+/// A batch and the tables its row numbers point into.
+#[derive(Clone, Debug)]
+pub struct GlowItem {
+    /// The records.
+    pub batch: GlowBatch,
+    /// The embeddings.
+    pub tables: GlowTables,
+}
+
+impl TrainStep for GlowTask {
+    type Input = GlowItem;
+    type Output = Scores;
+
+    fn step(&self, item: GlowItem) -> TrainOutput<Scores> {
+        let (loss, scores) = self.evaluate(&item);
+        TrainOutput::new(self, loss.backward(), scores)
+    }
+}
+
+impl InferenceStep for GlowTask {
+    type Input = GlowItem;
+    type Output = Scores;
+
+    fn step(&self, item: GlowItem) -> Scores {
+        self.evaluate(&item).1
+    }
+}
+
+/// A split's records with the workflows and embeddings that they point into.
+#[derive(Clone, Debug)]
+pub struct GlowData {
+    /// The records.
+    pub records: Arc<Vec<GlowRecord>>,
+    /// The distinct workflows.
+    pub workflows: Arc<Vec<GlowWorkflow>>,
+    /// The embeddings, on a device without autodiff.
+    pub tables: GlowTables,
+}
+
+impl GlowData {
+    /// Collates some of the records.
+    ///
+    /// # Errors
+    /// Where a record points nowhere.
+    pub fn collate(&self, records: &[u32], dedup: Dedup, device: &Device) -> burn_models::Result<GlowItem> {
+        let records: Vec<GlowRecord> = records.iter().map(|r| self.records[*r as usize]).collect();
+        let batch = GlowBatch::new(&records, &self.workflows, &self.tables, dedup, device)?;
+        Ok(GlowItem { batch, tables: self.tables.clone() })
+    }
+}
+
+/// The batches of a training or validation run.
+pub struct GlowBatches {
+    data: GlowData,
+    order: EpochOrder,
+    len: usize,
+    dedup: Dedup,
+}
+
+impl GlowBatches {
+    /// `epochs` passes over the data in this order. Records of one workflow share its encoding where `dedup` says so.
+    pub fn new(data: GlowData, order: EpochOrder, epochs: usize, dedup: Dedup) -> Self {
+        let len = order.per_epoch() * epochs;
+        Self { data, order, len, dedup }
+    }
+}
+
+impl Batches<GlowItem> for GlowBatches {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn batch(&self, index: usize, device: &Device) -> Result<GlowItem, String> {
+        self.data.collate(&self.order.records(index), self.dedup, device).map_err(|e| e.to_string())
+    }
+
+    fn records(&self, index: usize) -> Vec<String> {
+        let id = |record: u32| {
+            let r = &self.data.records[record as usize];
+            format!("record {record}: workflow {}, task id {}", r.workflow, r.task_id)
+        };
+        self.order.records(index).into_iter().map(id).collect()
+    }
+}

@@ -1,0 +1,183 @@
+//! A recipe together with the text it was read from.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::path::Path;
+
+use datasets::templates::Templates;
+
+use super::overrides::Override;
+use super::spans::Node;
+use super::{Recipe, rules, syntax};
+use crate::device::DeviceSpec;
+use crate::diagnostics::{Problem, SourceText, nearest};
+use crate::{Error, Result};
+
+/// Larger files are no recipes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A recipe that remembers where each of its values was written: in the file, or in an argument that replaced it.
+#[derive(Debug, Clone)]
+pub struct Document {
+    source: SourceText,
+    tree: Node,
+    recipe: Recipe,
+    overrides: Vec<Override>,
+}
+
+/// Reads a recipe, applies `--set` arguments and `--device`, and applies all rules.
+///
+/// # Errors
+/// [`Error::Recipe`] with everything that is wrong, [`Error::File`] if there is no such file.
+pub fn load(path: &Path, sets: &[String], device: Option<&str>) -> Result<Recipe> {
+    let mut document = Document::open(path)?;
+    for argument in sets {
+        document.set(argument)?;
+    }
+    if let Some(device) = device {
+        document.set_device(device)?;
+    }
+    document.check()?;
+    Ok(document.recipe)
+}
+
+impl Document {
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read or is larger than 1 MiB, [`Error::Recipe`] if it is not UTF-8 or no recipe.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::parse(read_text(path)?)?)
+    }
+
+    /// Parses a text.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(source: SourceText) -> std::result::Result<Self, Problem> {
+        let recipe = syntax::parse(&source)?;
+        Ok(Self { tree: Node::read(&source.text), source, recipe, overrides: Vec::new() })
+    }
+
+    /// Applies one `--set` argument, `path=value`. The path is made of field names, map keys, stage names or element
+    /// numbers, joined by dots: `stages.prefinetune.optim.lr=1e-4`, `stages.0.epochs=3`, `models.llm=Path("qwen")`. The
+    /// value is written as in a recipe; the quotes of a string may be left out.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the place in the argument.
+    pub fn set(&mut self, argument: &str) -> Result<()> {
+        let (recipe, applied) = Override::apply(&self.recipe, argument)?;
+        self.recipe = recipe;
+        self.overrides.push(applied);
+        Ok(())
+    }
+
+    /// Replaces the recipe's device with that of a `--device` argument.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if there is no such kind of device.
+    pub fn set_device(&mut self, argument: &str) -> Result<()> {
+        let source = SourceText::new("--device", argument);
+        self.recipe.device = argument
+            .parse::<DeviceSpec>()
+            .map_err(|reason| Problem::new(&source, 0..argument.len(), reason))?;
+        self.overrides.push(Override::field(source, "device"));
+        Ok(())
+    }
+
+    /// Applies the rules across fields.
+    ///
+    /// Reads sizes and small files only (a model's `config.json`), never weights or data.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with everything that is wrong, in the order of the file.
+    pub fn check(&self) -> Result<()> {
+        let problems = rules::check(self);
+        if problems.is_empty() { Ok(()) } else { Err(Error::Recipe(problems)) }
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The text it was read from.
+    pub fn source(&self) -> &SourceText {
+        &self.source
+    }
+
+    /// The spans of the file's values.
+    pub(super) fn tree(&self) -> &Node {
+        &self.tree
+    }
+
+    /// Where the value at `path` was written: in the last argument that set it or something around it, else in the file.
+    /// Of a value that is written nowhere, because it is a default, the place of what it belongs to.
+    pub(super) fn locate(&self, path: &[String]) -> (&SourceText, Range<usize>) {
+        match self.overrides.iter().rev().find_map(|set| set.locate(path)) {
+            Some(found) => found,
+            None => {
+                (&self.source, self.tree.find(path).0.headline(&self.source.text))
+            }
+        }
+    }
+}
+
+/// Reads prompt templates: a RON file like a recipe.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read, [`Error::Recipe`] with the place of what is wrong in it.
+pub fn load_templates(path: &Path) -> Result<Templates> {
+    let source = read_text(path)?;
+    let templates: Templates = syntax::parse(&source)?;
+    match templates.validate() {
+        Ok(()) => Ok(templates),
+        Err(error) => {
+            let steps: Vec<String> = match &error {
+                datasets::Error::Setting { key, .. } => key.split('.').skip(1).map(str::to_owned).collect(),
+                _ => Vec::new(),
+            };
+            let span = Node::read(&source.text).find(&steps).0.headline(&source.text);
+            Err(Problem::new(&source, span, error.to_string()).into())
+        }
+    }
+}
+
+/// Reads a whole file of at most 1 MiB.
+pub(super) fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let fail = |reason: String| Error::File { path: path.to_owned(), reason };
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > MAX_BYTES => Err(fail("it is larger than 1 MiB".to_owned())),
+        Ok(_) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(fail(match similar(path) {
+            Some(near) => format!("there is no such file; did you mean {near}?"),
+            None => "there is no such file".to_owned(),
+        })),
+        Err(error) => Err(fail(error.to_string())),
+    }
+}
+
+fn read_text(path: &Path) -> Result<SourceText> {
+    let name = path.display().to_string();
+    match String::from_utf8(read_small(path)?) {
+        Ok(text) => Ok(SourceText::new(name, text.strip_prefix('\u{feff}').unwrap_or(&text))),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let source = SourceText::new(name, String::from_utf8_lossy(error.as_bytes()));
+            let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
+            Err(Problem::new(&source, span, "this is not UTF-8").help("save the file as UTF-8 text").into())
+        }
+    }
+}
+
+/// A file or folder beside `path` with nearly its name.
+pub(super) fn similar(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let names: Vec<String> =
+        fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(path.with_file_name(near).display().to_string())
+}

@@ -1,0 +1,250 @@
+//! The stages that train and evaluate the GLOW predictor.
+
+use burn_models::glow::{ContrastConfig, GlowConfig};
+use datasets::Split;
+use serde::{Deserialize, Serialize};
+
+use super::optim::{AdamW, Checkpoint, Optim};
+use super::source::Source;
+use crate::eval::UtilityOptions;
+use crate::train::Schedule;
+
+/// Trains the GLOW predictor on embedded FLORA data: self-supervised warm-up of the graph encoder, then all of it on the
+/// labels. Evaluates on the validation split and keeps the best epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GlowTrain {
+    /// Name of the stage. Default "glow-train".
+    #[serde(default)]
+    pub name: Option<String>,
+    /// An `Embed` stage, or the folder of one.
+    pub embeddings: Source,
+    /// The network; the sizes of the embeddings are read from the data.
+    #[serde(default)]
+    pub model: GlowConfig,
+    /// Self-supervised warm-up of the graph encoder. Default on; `None` turns it off.
+    #[serde(default = "GlowTrain::default_warmup")]
+    pub warmup: Option<Warmup>,
+    /// Passes over the training split, at most. Default 200.
+    #[serde(default = "GlowTrain::default_epochs")]
+    pub epochs: usize,
+    /// Records per optimiser step. Default 512.
+    #[serde(default = "GlowTrain::default_batch_size")]
+    pub batch_size: usize,
+    /// Leaves out the last, smaller batch of an epoch. Default true.
+    #[serde(default = "GlowTrain::default_drop_last")]
+    pub drop_last: bool,
+    /// How records are put into batches. Default `Shuffle`.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// The contrastive term of the loss. Default on with the published settings; `None` turns it off.
+    #[serde(default = "GlowTrain::default_contrast")]
+    pub contrast: Option<ContrastConfig>,
+    /// Default `AdamW(lr: 1e-4, weight_decay: 1e-4, betas: (0.9, 0.999), eps: 1e-8)`.
+    #[serde(default = "default_optim")]
+    pub optim: Optim,
+    /// Largest global norm of the gradient. Default none.
+    #[serde(default)]
+    pub clip: Option<f64>,
+    /// `StepLr` counts epochs. Default `StepLr(every: 10, gamma: 0.9)`.
+    #[serde(default = "GlowTrain::default_lr_schedule")]
+    pub schedule: Schedule,
+    /// Epochs between two evaluations on the validation split. Default 1.
+    #[serde(default = "GlowTrain::default_eval_every_epochs")]
+    pub eval_every_epochs: usize,
+    /// Evaluations in a row without improvement after which training ends. Default 30.
+    #[serde(default = "GlowTrain::default_patience")]
+    pub patience: usize,
+    /// What makes an epoch the best. Default `ValAccuracy`.
+    #[serde(default)]
+    pub select_by: SelectBy,
+    /// What decides between epochs that are equally good. Default `None`: the earlier one stays.
+    #[serde(default)]
+    pub tie_break: TieBreak,
+    /// When to save.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+}
+
+fn default_optim() -> Optim {
+    Optim::AdamW(AdamW::new(1e-4))
+}
+
+impl GlowTrain {
+    // The signature is serde's.
+    #[allow(clippy::unnecessary_wraps)]
+    fn default_warmup() -> Option<Warmup> {
+        Some(Warmup::default())
+    }
+
+    fn default_epochs() -> usize {
+        200
+    }
+
+    fn default_batch_size() -> usize {
+        512
+    }
+
+    fn default_drop_last() -> bool {
+        true
+    }
+
+    // The signature is serde's.
+    #[allow(clippy::unnecessary_wraps)]
+    fn default_contrast() -> Option<ContrastConfig> {
+        Some(ContrastConfig::default())
+    }
+
+    fn default_lr_schedule() -> Schedule {
+        Schedule::StepLr { every: 10, gamma: 0.9 }
+    }
+
+    fn default_eval_every_epochs() -> usize {
+        1
+    }
+
+    fn default_patience() -> usize {
+        30
+    }
+}
+
+/// Self-supervised warm-up: the graph encoder learns to reproduce node features and adjacency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Warmup {
+    /// Optimiser steps. Default 1000.
+    pub steps: usize,
+    /// Graphs per step. Default 64.
+    pub batch_size: usize,
+    /// What is drawn into a batch. Default `UniqueWorkflows`.
+    pub sampling: WarmupSampling,
+    /// Default `AdamW(lr: 1e-4, weight_decay: 1e-4, betas: (0.9, 0.999), eps: 1e-8)`.
+    pub optim: Optim,
+    /// `StepLr` counts optimiser steps. Default `StepLr(every: 100, gamma: 0.95)`.
+    pub schedule: Schedule,
+}
+
+impl Default for Warmup {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch_size: 64,
+            sampling: WarmupSampling::default(),
+            optim: default_optim(),
+            schedule: Schedule::StepLr { every: 100, gamma: 0.95 },
+        }
+    }
+}
+
+/// What a warm-up batch is drawn from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WarmupSampling {
+    /// The distinct workflows of the training split.
+    #[default]
+    UniqueWorkflows,
+    /// Its records, as the published implementation does: a workflow counts once per task.
+    Records,
+}
+
+/// How training records are put into batches; every epoch anew, from the recipe's seed and the epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Sampler {
+    /// A plain shuffle.
+    #[default]
+    Shuffle,
+    /// Records of one task stand together, so that the contrastive term has pairs to compare.
+    TaskGrouped {
+        /// Records of one task that stay together, at most. Default 8.
+        #[serde(default = "Sampler::default_group_size")]
+        group_size: usize,
+    },
+}
+
+impl Sampler {
+    fn default_group_size() -> usize {
+        8
+    }
+}
+
+/// The validation metric that chooses the best epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SelectBy {
+    /// Highest accuracy.
+    #[default]
+    ValAccuracy,
+    /// Lowest loss.
+    ValLoss,
+}
+
+/// The choice between epochs with the same metric.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TieBreak {
+    /// The earlier one, as published.
+    #[default]
+    None,
+    /// The one with the lower validation loss.
+    LowerLoss,
+}
+
+/// Evaluates a trained predictor: accuracy, precision, recall, F1, utility, Precision@K.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GlowEval {
+    /// Name of the stage. Default "glow-eval".
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A `GlowTrain` stage, or the folder of one.
+    pub weights: Source,
+    /// An `Embed` stage, or the folder of one; for a transfer experiment another than the one that was trained on.
+    pub embeddings: Source,
+    /// Default `Test`.
+    #[serde(default = "GlowEval::default_split")]
+    pub split: Split,
+    /// Which weights are evaluated. Default `[Best]`.
+    #[serde(default = "GlowEval::default_checkpoints")]
+    pub checkpoints: Vec<Weights>,
+    /// Records per forward pass; has no influence on the results. Default 512.
+    #[serde(default = "GlowEval::default_batch_size")]
+    pub batch_size: usize,
+    /// A score above it predicts 1. Default 0.5.
+    #[serde(default = "GlowEval::default_threshold")]
+    pub threshold: f64,
+    /// Settings of the ranking metric.
+    #[serde(default)]
+    pub utility: UtilityOptions,
+    /// Draws the Precision@K curves. Default true.
+    #[serde(default = "GlowEval::default_plots")]
+    pub plots: bool,
+}
+
+impl GlowEval {
+    fn default_split() -> Split {
+        Split::Test
+    }
+
+    fn default_checkpoints() -> Vec<Weights> {
+        vec![Weights::Best]
+    }
+
+    fn default_batch_size() -> usize {
+        512
+    }
+
+    fn default_threshold() -> f64 {
+        0.5
+    }
+
+    fn default_plots() -> bool {
+        true
+    }
+}
+
+/// Weights that training leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Weights {
+    /// Those of the best epoch.
+    Best,
+    /// Those of the last epoch.
+    Final,
+}

@@ -1,0 +1,109 @@
+//! Recipes: one RON file per experiment, typed and strict.
+//!
+//! [`Recipe`] and the types below it are the language; their field documentation is its reference. A recipe goes through
+//! three steps, each of which names the place of whatever is wrong (see [`Problem`](crate::diagnostics::Problem)):
+//!
+//! 1. [`Document::open`] reads and parses a file, [`Document::set`] applies `--set` arguments;
+//! 2. [`Document::check`] applies the rules across fields and reports everything at once, before anything starts;
+//! 3. [`Recipe::to_ron`] writes the resolved recipe, every default in its place; it parses back to an equal one.
+//!
+//! [`load`] does the first two.
+
+mod document;
+mod embed;
+mod glow;
+mod graph_questions;
+mod optim;
+mod overrides;
+mod rules;
+mod sft;
+mod source;
+mod spans;
+mod stage;
+mod syntax;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ron::ser::PrettyConfig;
+use serde::{Deserialize, Serialize};
+
+pub use self::document::{Document, load, load_templates};
+pub use self::embed::{Embed, Truncation};
+pub use self::glow::{GlowEval, GlowTrain, Sampler, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
+pub use self::graph_questions::GraphQuestions;
+pub use self::optim::{AdamW, Checkpoint, Dtype, Optim};
+pub use self::sft::{EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Sft};
+pub use self::source::{DataSource, DecoderInit, EncoderInit, InitModel, ModelSource, Source, TokenizerSource};
+pub use self::stage::{Artifact, Stage, StageKind};
+use crate::device::DeviceSpec;
+pub use crate::train::Schedule;
+pub use burn_models::decoder::Architecture;
+pub use datasets::Split;
+
+/// One experiment: models, data, and the stages that turn them into results, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the experiment and of its folder under `runs`: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Where all randomness comes from, through named streams. Default 42.
+    #[serde(default = "Recipe::default_seed")]
+    pub seed: u64,
+    /// What the stages compute on. Default `Auto`.
+    #[serde(default)]
+    pub device: DeviceSpec,
+    /// Folder of all runs. Default "runs".
+    #[serde(default = "Recipe::default_runs")]
+    pub runs: PathBuf,
+    /// Folder of what runs share, such as embeddings. Default `cache` in `runs`.
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
+    /// Models by the name that `Model("…")` refers to.
+    #[serde(default)]
+    pub models: BTreeMap<String, ModelSource>,
+    /// Data by the name that `Data("…")` refers to.
+    #[serde(default)]
+    pub data: BTreeMap<String, DataSource>,
+    /// What is done, in this order.
+    pub stages: Vec<Stage>,
+}
+
+impl Recipe {
+    fn default_seed() -> u64 {
+        42
+    }
+
+    fn default_runs() -> PathBuf {
+        "runs".into()
+    }
+
+    /// The run's own folder: `<runs>/<name>`.
+    pub fn run_dir(&self) -> PathBuf {
+        self.runs.join(&self.name)
+    }
+
+    /// The cache folder: `cache`, or `<runs>/cache`.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(|| self.runs.join("cache"))
+    }
+
+    /// The resolved recipe as RON, every default in its place. Parses back to an equal recipe.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn to_ron(&self) -> Result<String, ron::Error> {
+        let pretty = PrettyConfig::new().new_line("\n");
+        Ok(format!("Recipe{}", syntax::options().to_string_pretty(self, pretty)?))
+    }
+
+    /// Number of the stage with this name.
+    pub fn stage_index(&self, name: &str) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.name() == name)
+    }
+
+    /// The names of all stages, in order.
+    pub fn stage_names(&self) -> impl Iterator<Item = &str> {
+        self.stages.iter().map(Stage::name)
+    }
+}

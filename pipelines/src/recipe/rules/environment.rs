@@ -1,0 +1,227 @@
+//! What the machine has to offer: devices, number formats, files and folders. Names and small files only: nothing here
+//! reads weights or data.
+
+use std::fs;
+use std::path::Path;
+
+use burn_models::decoder::DecoderConfig;
+use burn_models::encoder::BertConfig;
+use datasets::Split;
+use serde::Deserialize;
+
+use super::sources::inputs;
+use super::{Place, Report};
+use crate::Error;
+use crate::recipe::document::{load_templates, read_small, similar};
+use crate::recipe::{Artifact, DataSource, Dtype, InitModel, ModelSource, Source, Stage, StageKind, TokenizerSource};
+
+pub(super) fn check(report: &mut Report) {
+    let recipe = report.recipe();
+    device(report);
+    if recipe.runs.exists() && !recipe.runs.is_dir() {
+        report.add(&Place::of("runs"), format!("{} is not a folder", recipe.runs.display()));
+    }
+    for (key, model) in &recipe.models {
+        let place = Place::of("models").key(key);
+        match model {
+            ModelSource::Path(path) => model_folder(report, &place, path, None),
+            ModelSource::Init(InitModel::Decoder(init)) => tokenizer(report, &place, &init.tokenizer),
+            ModelSource::Init(InitModel::Encoder(init)) => tokenizer(report, &place, &init.tokenizer),
+        }
+    }
+    for (key, data) in &recipe.data {
+        data_entry(report, key, data, &[]);
+    }
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        for (place, field, source) in inputs(index, stage) {
+            input(report, &place, source, stage.kind(), field);
+        }
+        let templates = match stage {
+            Stage::GraphQuestions(stage) => stage.templates.as_deref(),
+            Stage::Embed(stage) => stage.templates.as_deref(),
+            _ => None,
+        };
+        if let Some(path) = templates {
+            let place = Place::stage(index).at("templates");
+            match load_templates(path) {
+                Ok(_) => {}
+                Err(Error::Recipe(problems)) => problems.into_iter().for_each(|problem| report.push(problem)),
+                Err(error) => report.add(&place, error.to_string()),
+            }
+        }
+    }
+}
+
+fn device(report: &mut Report) {
+    let recipe = report.recipe();
+    let device = recipe.device;
+    if let Some(feature) = device.missing_feature() {
+        let problem = report.at(&Place::of("device"), format!("device {device} is not compiled into this build"));
+        report.push(problem.help(format!("build with `--features {feature}`")));
+    }
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let dtype = match stage {
+            Stage::Sft(stage) => stage.dtype,
+            Stage::Embed(stage) => stage.dtype,
+            _ => Dtype::F32,
+        };
+        if !device.supports(dtype) {
+            let message = format!("device {device} cannot compute in {dtype:?}");
+            let problem = report.at(&Place::stage(index).at("dtype"), message);
+            report.push(problem.help("use F32, or another device"));
+        }
+    }
+}
+
+/// What a stage reads from disk.
+fn input(report: &mut Report, place: &Place, source: &Source, kind: StageKind, field: &str) {
+    let recipe = report.recipe();
+    let needed = kind.needs(field);
+    let splits: &[Split] = if kind == StageKind::Embed { &Split::ALL } else { &[Split::Train] };
+    match source {
+        Source::Model(key) => {
+            if let Some(ModelSource::Path(path)) = recipe.models.get(key) {
+                model_of_sort(report, place, path, needed);
+            }
+        }
+        Source::Data(key) => {
+            if let Some(data) = recipe.data.get(key) {
+                data_entry(report, key, data, splits);
+            }
+        }
+        Source::Stage(_) => {}
+        Source::Path(path) => match needed {
+            Artifact::Flora => flora(report, place, path, splits),
+            Artifact::Chats => file(report, place, path),
+            Artifact::Decoder | Artifact::Encoder => model_folder(report, place, path, Some(needed)),
+            Artifact::Adapter => {
+                folder_with(report, place, path, &["adapter_config.json", "adapter_model.safetensors"]);
+            }
+            Artifact::Embeddings | Artifact::Predictor => {
+                folder_with(report, place, path, &["manifest.json"]);
+            }
+        },
+    }
+}
+
+fn data_entry(report: &mut Report, key: &str, data: &DataSource, splits: &[Split]) {
+    let place = Place::of("data").key(key);
+    match data {
+        DataSource::Flora(path) => flora(report, &place, path, splits),
+        DataSource::Chat(path) => file(report, &place, path),
+        DataSource::Synthetic(_) => {}
+    }
+}
+
+fn flora(report: &mut Report, place: &Place, path: &Path, splits: &[Split]) {
+    if !folder(report, place, path) {
+        return;
+    }
+    for split in splits {
+        if split.files(path).is_ok_and(|files| files.is_empty()) {
+            report.add(place, format!("{} has no {}.jsonl", path.display(), split.name()));
+        }
+    }
+}
+
+/// A model in Hugging Face layout; `needed` if the place says of which sort.
+fn model_folder(report: &mut Report, place: &Place, path: &Path, needed: Option<Artifact>) {
+    if !nested(path) {
+        if !folder_with(report, place, path, &["config.json", "tokenizer.json"]) {
+            return;
+        }
+        let weights = ["model.safetensors", "model.safetensors.index.json"];
+        if !weights.iter().any(|name| path.join(name).is_file()) {
+            report.add(place, format!("{} has neither {} nor {}", path.display(), weights[0], weights[1]));
+        }
+    }
+    match model_sort(path) {
+        Ok(_) => {
+            if let Some(needed) = needed {
+                model_of_sort(report, place, path, needed);
+            }
+        }
+        Err(reason) => report.add(place, reason),
+    }
+}
+
+/// Whether a folder is one of sentence-transformers with the encoder in a folder of its own, as older versions wrote them.
+fn nested(path: &Path) -> bool {
+    path.join("modules.json").is_file() && !path.join("config.json").is_file()
+}
+
+/// Whether a folder's model is of the sort that a stage needs.
+fn model_of_sort(report: &mut Report, place: &Place, path: &Path, needed: Artifact) {
+    // What cannot be read is reported where the folder is named.
+    if let Ok(found) = model_sort(path)
+        && found != needed
+        && matches!(needed, Artifact::Decoder | Artifact::Encoder)
+    {
+        report.add(place, format!("{} is {found}, but {needed} is needed here", path.display()));
+    }
+}
+
+/// The sort of model that a folder holds, by its `config.json`; if it is one that cannot be loaded, why.
+fn model_sort(folder: &Path) -> Result<Artifact, String> {
+    #[derive(Deserialize)]
+    struct Config {
+        model_type: String,
+    }
+    if nested(folder) {
+        return Ok(Artifact::Encoder);
+    }
+    let path = folder.join("config.json");
+    let bytes = read_small(&path).map_err(|error| error.to_string())?;
+    let config: Config =
+        serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let read = match config.model_type.as_str() {
+        "bert" => BertConfig::from_folder(folder).map(|_| Artifact::Encoder),
+        // Anything else is a decoder or not supported, and the decoder's reader knows which.
+        _ => DecoderConfig::from_folder(folder).map(|_| Artifact::Decoder),
+    };
+    read.map_err(|error| error.to_string())
+}
+
+fn tokenizer(report: &mut Report, place: &Place, tokenizer: &TokenizerSource) {
+    if let TokenizerSource::Path(path) = tokenizer {
+        folder_with(report, &place.at("tokenizer"), path, &["tokenizer.json"]);
+    }
+}
+
+/// Whether `path` is a folder with these files; reports what is missing.
+fn folder_with(report: &mut Report, place: &Place, path: &Path, names: &[&str]) -> bool {
+    if !folder(report, place, path) {
+        return false;
+    }
+    let missing: Vec<&str> = names.iter().copied().filter(|name| !path.join(name).is_file()).collect();
+    for name in &missing {
+        report.add(place, format!("{} has no {name}", path.display()));
+    }
+    missing.is_empty()
+}
+
+/// Whether `path` is a folder; reports it if not.
+fn folder(report: &mut Report, place: &Place, path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return true,
+        Ok(_) => report.add(place, format!("{} is a file, but a folder is needed here", path.display())),
+        Err(_) => missing(report, place, path, "folder"),
+    }
+    false
+}
+
+fn file(report: &mut Report, place: &Place, path: &Path) {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => report.add(place, format!("{} is a folder, but a file is needed here", path.display())),
+        Err(_) => missing(report, place, path, "file"),
+    }
+}
+
+fn missing(report: &mut Report, place: &Place, path: &Path, what: &str) {
+    let problem = report.at(place, format!("there is no {what} {}", path.display()));
+    report.push(match similar(path) {
+        Some(near) => problem.label(format!("did you mean {near}?")),
+        None => problem.help("relative paths count from the working directory"),
+    });
+}

@@ -1,0 +1,294 @@
+//! Settings outside their ranges, and settings that do not go together within one stage.
+
+use datasets::synthetic::SyntheticConfig;
+
+use super::{Place, Report};
+use crate::recipe::{
+    AdamW, Checkpoint, DataSource, DecoderInit, Embed, EncoderInit, GlowEval, GlowTrain, GraphQuestions, InitModel,
+    MergeLora, ModelSource, Optim, Sampler, Schedule, Sft, Source, Stage,
+};
+
+pub(super) fn check(report: &mut Report) {
+    let recipe = report.recipe();
+    for (key, model) in &recipe.models {
+        let place = Place::of("models").key(key);
+        match model {
+            ModelSource::Init(InitModel::Decoder(init)) => decoder(report, &place, init),
+            ModelSource::Init(InitModel::Encoder(init)) => encoder(report, &place, init),
+            ModelSource::Path(_) => {}
+        }
+    }
+    for (key, data) in &recipe.data {
+        if let DataSource::Synthetic(config) = data {
+            synthetic(report, &Place::of("data").key(key), config);
+        }
+    }
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let place = Place::stage(index);
+        match stage {
+            Stage::GraphQuestions(stage) => graph_questions(report, &place, stage),
+            Stage::Sft(stage) => sft(report, &place, stage),
+            Stage::MergeLora(stage) => merge_lora(report, &place, stage),
+            Stage::Embed(stage) => embed(report, &place, stage),
+            Stage::GlowTrain(stage) => glow_train(report, &place, stage),
+            Stage::GlowEval(stage) => glow_eval(report, &place, stage),
+        }
+    }
+}
+
+impl Report<'_> {
+    /// Counts that have to be 1 or more.
+    fn counts<const N: usize>(&mut self, place: &Place, fields: [(&str, usize); N]) {
+        for (field, value) in fields {
+            if value == 0 {
+                self.add(&place.at(field), format!("`{}` is 0, but has to be at least 1", last(field)));
+            }
+        }
+    }
+
+    /// A number that has to be finite and to lie in a range, which is given as a test and in words.
+    fn number(&mut self, place: &Place, field: &str, value: f64, fits: bool, range: &str) {
+        if !(fits && value.is_finite()) {
+            self.add(&place.at(field), format!("`{}` is {value}, but has to be {range}", last(field)));
+        }
+    }
+}
+
+fn last(field: &str) -> &str {
+    field.rsplit('.').next().unwrap_or(field)
+}
+
+fn decoder(report: &mut Report, place: &Place, init: &DecoderInit) {
+    let (width, heads) = (init.hidden_size, init.num_attention_heads);
+    if init.head_dim.is_none() && heads != 0 && width % heads != 0 {
+        let message = format!("`hidden_size` is {width}, which is not a multiple of `num_attention_heads`, {heads}");
+        report.add(&place.at("hidden_size"), message);
+    }
+    // The size of the vocabulary is the tokenizer's affair.
+    config(report, place, init.config(1).validate());
+}
+
+fn encoder(report: &mut Report, place: &Place, init: &EncoderInit) {
+    config(report, place, init.config(1).validate());
+}
+
+/// Reports what a model's own rules find wrong with a key of its configuration.
+fn config(report: &mut Report, place: &Place, result: burn_models::Result<()>) {
+    if let Err(burn_models::Error::Config { key, problem, .. }) = result {
+        report.add(&place.at(&key), format!("`{}`: {problem}", last(&key)));
+    }
+}
+
+fn synthetic(report: &mut Report, place: &Place, config: &SyntheticConfig) {
+    if let Err(datasets::Error::Setting { key, expected, found }) = config.validate() {
+        // A rule about several settings names them all; the first stands for them.
+        let first = key.split(", ").next().unwrap_or(&key);
+        report.add(&place.at(first), format!("{key}: found {found}, expected {expected}"));
+    }
+}
+
+fn optim(report: &mut Report, place: &Place, optim: &Optim) {
+    let Optim::AdamW(AdamW { lr, weight_decay, betas, eps }) = *optim;
+    let place = place.at("optim");
+    report.number(&place, "lr", lr, lr > 0.0, "above 0");
+    report.number(&place, "weight_decay", weight_decay, weight_decay >= 0.0, "0 or above");
+    report.number(&place, "eps", eps, eps > 0.0, "above 0");
+    for (nth, beta) in [betas.0, betas.1].into_iter().enumerate() {
+        if !(0.0..1.0).contains(&beta) {
+            report.add(&place.at("betas").key(nth), format!("`betas` holds {beta}, but has to be in [0, 1)"));
+        }
+    }
+}
+
+fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, optim: &Optim) {
+    let Optim::AdamW(AdamW { lr, .. }) = *optim;
+    let place = place.at("schedule");
+    match *schedule {
+        Schedule::Constant { warmup } => share(report, &place, warmup),
+        Schedule::WarmupCosine { warmup, min_lr } | Schedule::WarmupLinear { warmup, min_lr } => {
+            share(report, &place, warmup);
+            report.number(&place, "min_lr", min_lr, (0.0..=lr).contains(&min_lr), "between 0 and `lr`");
+        }
+        Schedule::StepLr { every, gamma } => {
+            report.counts(&place, [("every", every)]);
+            report.number(&place, "gamma", gamma, gamma > 0.0 && gamma <= 1.0, "above 0 and at most 1");
+        }
+    }
+}
+
+fn share(report: &mut Report, place: &Place, warmup: f64) {
+    report.number(place, "warmup", warmup, (0.0..1.0).contains(&warmup), "a share of all steps, in [0, 1)");
+}
+
+fn clip(report: &mut Report, place: &Place, clip: Option<f64>) {
+    if let Some(clip) = clip {
+        report.number(place, "clip", clip, clip > 0.0, "above 0, or None");
+    }
+}
+
+fn checkpoint(report: &mut Report, place: &Place, checkpoint: &Checkpoint) {
+    let fields = [("checkpoint.every_steps", checkpoint.every_steps), ("checkpoint.keep", checkpoint.keep)];
+    report.counts(place, fields);
+}
+
+fn graph_questions(report: &mut Report, place: &Place, stage: &GraphQuestions) {
+    report.counts(place, [("rounds", stage.rounds as usize)]);
+    if stage.data.is_empty() {
+        report.add(&place.at("data"), "`data` is empty: there is nothing to ask about");
+    }
+    if stage.tasks.is_empty() {
+        report.add(&place.at("tasks"), "`tasks` is empty: there is nothing to ask");
+    }
+    repeated(report, &place.at("tasks"), &stage.tasks);
+}
+
+/// Every element of a list may stand there once.
+fn repeated<T: PartialEq + std::fmt::Debug>(report: &mut Report, place: &Place, list: &[T]) {
+    for (nth, element) in list.iter().enumerate() {
+        if list[..nth].contains(element) {
+            report.add(&place.key(nth), format!("{element:?} stands in the list twice"));
+        }
+    }
+}
+
+fn sft(report: &mut Report, place: &Place, stage: &Sft) {
+    report.counts(
+        place,
+        [
+            ("epochs", stage.epochs),
+            ("max_steps", stage.max_steps.unwrap_or(1)),
+            ("sequences_per_step", stage.sequences_per_step),
+            ("max_length", stage.max_length),
+        ],
+    );
+    if stage.micro_tokens < stage.max_length {
+        let (micro_tokens, max_length) = (stage.micro_tokens, stage.max_length);
+        let message = format!("`micro_tokens` is {micro_tokens}: a sequence of `max_length`, {max_length}, does not fit in");
+        report.add(&place.at("micro_tokens"), message);
+    }
+    if let Some(lora) = &stage.lora {
+        self::lora(report, &place.at("lora"), lora);
+    }
+    optim(report, place, &stage.optim);
+    schedule(report, place, &stage.schedule, &stage.optim);
+    clip(report, place, stage.clip);
+    if let Some(eval) = &stage.eval {
+        let records = eval.max_records.unwrap_or(1);
+        report.counts(place, [("eval.every_steps", eval.every_steps), ("eval.max_records", records)]);
+        if !matches!(stage.data, Source::Stage(_)) {
+            let problem = report.at(&place.at("eval"), format!("{} holds nothing out to evaluate on", stage.data));
+            report.push(problem.help("only a GraphQuestions stage has held-out questions"));
+        }
+    }
+    if let Some(stopping) = &stage.early_stopping {
+        report.counts(place, [("early_stopping.patience", stopping.patience)]);
+        let min_delta = stopping.min_delta;
+        report.number(place, "early_stopping.min_delta", min_delta, min_delta >= 0.0, "0 or above");
+        if stage.eval.is_none() {
+            let problem = report.at(&place.at("early_stopping"), "early stopping needs `eval`, which says when to look");
+            report.push(problem.help("add eval: (every_steps: 100)"));
+        }
+    }
+    checkpoint(report, place, &stage.checkpoint);
+}
+
+fn lora(report: &mut Report, place: &Place, config: &burn_lora::LoraConfig) {
+    if let Err(burn_lora::Error::Config { key, problem }) = config.validate() {
+        report.add(&place.at(key), format!("`{key}` {problem}"));
+    }
+    let kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    match &config.targets {
+        burn_lora::Targets::AllLinear => {}
+        burn_lora::Targets::Names(names) if names.is_empty() => {
+            report.add(&place.at("targets"), "`targets` is empty: there is nothing to adapt");
+        }
+        burn_lora::Targets::Names(names) => {
+            for (nth, name) in names.iter().enumerate() {
+                let kind = last(name);
+                if !kinds.contains(&kind) {
+                    let problem = report.at(&place.at("targets.0").key(nth), format!("no linear layer is called `{name}`"));
+                    report.push(problem.accepted(kind, kinds));
+                }
+            }
+        }
+        burn_lora::Targets::Regex(pattern) => {
+            if let Err(error) = regex::Regex::new(pattern) {
+                let problem = report.at(&place.at("targets"), "`targets` is not a regular expression");
+                report.push(problem.help(error.to_string()));
+            }
+        }
+    }
+}
+
+fn merge_lora(report: &mut Report, place: &Place, stage: &MergeLora) {
+    report.counts(place, [("verify_prompts", stage.verify_prompts)]);
+}
+
+fn embed(report: &mut Report, place: &Place, stage: &Embed) {
+    report.counts(place, [("max_length", stage.max_length)]);
+    if stage.batch_tokens < stage.max_length {
+        let (batch_tokens, max_length) = (stage.batch_tokens, stage.max_length);
+        let message = format!("`batch_tokens` is {batch_tokens}: a prompt of `max_length`, {max_length}, does not fit in");
+        report.add(&place.at("batch_tokens"), message);
+    }
+    let Some(text_max_length) = stage.text_max_length else { return };
+    if text_max_length < 3 {
+        report.add(&place.at("text_max_length"), "two tokens mark the ends: `text_max_length` has to be at least 3");
+    }
+    if let Source::Model(key) = &stage.text
+        && let Some(ModelSource::Init(InitModel::Encoder(init))) = report.recipe().models.get(key)
+        && text_max_length > init.max_position_embeddings
+    {
+        let most = init.max_position_embeddings;
+        let message = format!("`text_max_length` is {text_max_length}, but {} has positions for {most} tokens", stage.text);
+        report.add(&place.at("text_max_length"), message);
+    }
+}
+
+fn glow_train(report: &mut Report, place: &Place, stage: &GlowTrain) {
+    report.counts(
+        place,
+        [
+            ("epochs", stage.epochs),
+            ("batch_size", stage.batch_size),
+            ("eval_every_epochs", stage.eval_every_epochs),
+            ("patience", stage.patience),
+        ],
+    );
+    config(report, &place.at("model"), stage.model.validate());
+    if let Some(warmup) = &stage.warmup {
+        let place = place.at("warmup");
+        report.counts(&place, [("steps", warmup.steps), ("batch_size", warmup.batch_size)]);
+        optim(report, &place, &warmup.optim);
+        schedule(report, &place, &warmup.schedule, &warmup.optim);
+    }
+    if let Sampler::TaskGrouped { group_size } = stage.sampler {
+        report.counts(&place.at("sampler"), [("group_size", group_size)]);
+    }
+    if let Some(contrast) = &stage.contrast {
+        let place = place.at("contrast");
+        report.number(&place, "weight", contrast.weight, contrast.weight >= 0.0, "0 or above");
+        report.number(&place, "margin", contrast.margin, contrast.margin >= 0.0, "0 or above");
+        report.counts(&place, [("min_group", contrast.min_group)]);
+        let at = contrast.positive_at;
+        report.number(&place, "positive_at", at, (0.0..=1.0).contains(&at), "in [0, 1]");
+        repeated(report, &place.at("on"), &contrast.on);
+    }
+    optim(report, place, &stage.optim);
+    schedule(report, place, &stage.schedule, &stage.optim);
+    clip(report, place, stage.clip);
+    checkpoint(report, place, &stage.checkpoint);
+}
+
+fn glow_eval(report: &mut Report, place: &Place, stage: &GlowEval) {
+    report.counts(place, [("batch_size", stage.batch_size)]);
+    if stage.checkpoints.is_empty() {
+        report.add(&place.at("checkpoints"), "`checkpoints` is empty: there is nothing to evaluate");
+    }
+    repeated(report, &place.at("checkpoints"), &stage.checkpoints);
+    let threshold = stage.threshold;
+    report.number(place, "threshold", threshold, (0.0..=1.0).contains(&threshold), "in [0, 1]");
+    if let Err(crate::eval::Error::Setting { setting, value, expected }) = stage.utility.validate() {
+        report.add(&place.at(setting), format!("`{}` is {value}, but has to be {expected}", last(setting)));
+    }
+}

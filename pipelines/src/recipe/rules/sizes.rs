@@ -1,0 +1,82 @@
+//! Batches that are larger than the data they are drawn from, where the recipe says how much data there is: generated data
+//! has a size before it exists.
+
+use datasets::graph_questions::{GraphQuestionsConfig, Schedule, TaskType};
+use datasets::synthetic::SyntheticConfig;
+
+use super::{Place, Report};
+use crate::recipe::{DataSource, Embed, GraphQuestions, Recipe, Source, Stage, WarmupSampling};
+
+pub(super) fn check(report: &mut Report) {
+    let recipe = report.recipe();
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let place = Place::stage(index);
+        match stage {
+            Stage::GraphQuestions(stage) => {
+                if questions(recipe, stage) == Some(0) {
+                    let message = "all workflows are held out: no question remains to train on";
+                    report.add(&place.at("test_workflows"), message);
+                }
+            }
+            Stage::Sft(stage) => {
+                if let Some(Stage::GraphQuestions(asked)) = earlier(recipe, index, &stage.data)
+                    && let Some(questions) = questions(recipe, asked)
+                {
+                    batch(report, &place, "sequences_per_step", stage.sequences_per_step, questions, "questions");
+                }
+            }
+            Stage::GlowTrain(stage) => {
+                let Some(Stage::Embed(Embed { data, .. })) = earlier(recipe, index, &stage.embeddings) else { continue };
+                let Some(data) = synthetic(recipe, data) else { continue };
+                batch(report, &place, "batch_size", stage.batch_size, data.train, "training records");
+                if let Some(warmup) = &stage.warmup {
+                    let (size, what) = match warmup.sampling {
+                        WarmupSampling::UniqueWorkflows => (data.workflows.min(data.train), "distinct workflows"),
+                        WarmupSampling::Records => (data.train, "training records"),
+                    };
+                    batch(report, &place.at("warmup"), "batch_size", warmup.batch_size, size, what);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn batch(report: &mut Report, place: &Place, field: &str, batch: usize, size: usize, what: &str) {
+    if batch > size && size > 0 {
+        let problem = report.at(&place.at(field), format!("`{field}` is {batch}, but there are only {size} {what}"));
+        report.push(problem.help(format!("use at most {size}, or make more data")));
+    }
+}
+
+/// The stage before number `index` that a source names.
+fn earlier<'a>(recipe: &'a Recipe, index: usize, source: &Source) -> Option<&'a Stage> {
+    let Source::Stage(name) = source else { return None };
+    recipe.stages[..index].iter().find(|stage| stage.name() == name)
+}
+
+/// The settings of generated data; none for data whose settings cannot be, which is reported elsewhere.
+fn synthetic<'a>(recipe: &'a Recipe, source: &Source) -> Option<&'a SyntheticConfig> {
+    let Source::Data(key) = source else { return None };
+    match recipe.data.get(key)? {
+        DataSource::Synthetic(config) => Some(config).filter(|config| config.validate().is_ok()),
+        _ => None,
+    }
+}
+
+/// How many training questions there are at most, if all data is generated.
+fn questions(recipe: &Recipe, stage: &GraphQuestions) -> Option<usize> {
+    let mut workflows = 0;
+    for source in &stage.data {
+        let data = synthetic(recipe, source)?;
+        workflows += data.workflows.min(data.train);
+    }
+    let rounds = stage.rounds as usize;
+    let asked = |task: &TaskType| match (stage.schedule, task) {
+        (Schedule::Rounds, TaskType::Kni) => rounds.min(2),
+        (Schedule::Rounds, TaskType::Tsort) => rounds.min(1),
+        _ => rounds,
+    };
+    let held_out = GraphQuestionsConfig::from(stage).test_count(workflows);
+    Some((workflows - held_out) * stage.tasks.iter().map(asked).sum::<usize>())
+}

@@ -1,0 +1,144 @@
+//! Whether every stage finds what it reads, and whether that is of the right sort.
+
+use super::{Place, Report};
+use crate::recipe::{Artifact, DataSource, InitModel, ModelSource, Recipe, Source, Stage};
+
+pub(super) fn check(report: &mut Report) {
+    let recipe = report.recipe();
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        for (place, field, source) in inputs(index, stage) {
+            reference(report, index, &place, source);
+            if let Some(found) = artifact(recipe, index, source) {
+                sort(report, &place, source, stage.kind().needs(field), found);
+            }
+        }
+        if let Stage::MergeLora(merge) = stage {
+            same_base(report, index, &merge.base, &merge.adapter);
+        }
+    }
+}
+
+/// The inputs of a stage with their places.
+pub(super) fn inputs(index: usize, stage: &Stage) -> Vec<(Place, &'static str, &Source)> {
+    let place = |field: &str| Place::stage(index).at(field);
+    stage
+        .inputs()
+        .into_iter()
+        .enumerate()
+        .map(|(nth, (field, source))| match stage {
+            // Its only input is a list.
+            Stage::GraphQuestions(_) => (place(field).key(nth), field, source),
+            _ => (place(field), field, source),
+        })
+        .collect()
+}
+
+/// Whether the name in a source is one that stage `index` can refer to.
+fn reference(report: &mut Report, index: usize, place: &Place, source: &Source) {
+    let recipe = report.recipe();
+    let models: Vec<&str> = recipe.models.keys().map(String::as_str).collect();
+    let data: Vec<&str> = recipe.data.keys().map(String::as_str).collect();
+    let earlier: Vec<&str> = recipe.stage_names().take(index).collect();
+    let (name, what, known) = match source {
+        Source::Model(key) => (key.as_str(), "entry of `models`", &models),
+        Source::Data(key) => (key.as_str(), "entry of `data`", &data),
+        Source::Stage(name) => (name.as_str(), "earlier stage", &earlier),
+        Source::Path(_) => return,
+    };
+    if known.contains(&name) {
+        return;
+    }
+    let problem = report.at(place, format!("there is no {what} called `{name}`")).accepted(name, known.iter().copied());
+    let other = match name {
+        _ if models.contains(&name) => Some("Model"),
+        _ if data.contains(&name) => Some("Data"),
+        _ if earlier.contains(&name) => Some("Stage"),
+        _ => None,
+    };
+    report.push(match (other, source, recipe.stage_index(name)) {
+        (Some(tag), ..) => problem.label(format!("did you mean {tag}(\"{name}\")?")),
+        (None, Source::Stage(_), Some(own)) if own == index => problem.label("this is the stage itself"),
+        (None, Source::Stage(_), Some(_)) => problem.label("this stage comes later: move it up"),
+        _ => problem,
+    });
+}
+
+/// What a source holds, where the recipe alone says so.
+fn artifact(recipe: &Recipe, index: usize, source: &Source) -> Option<Found> {
+    match source {
+        Source::Model(key) => match recipe.models.get(key)? {
+            ModelSource::Init(InitModel::Decoder(_)) => Some(Found::Artifact(Artifact::Decoder)),
+            ModelSource::Init(InitModel::Encoder(_)) => Some(Found::Artifact(Artifact::Encoder)),
+            ModelSource::Path(_) => Some(Found::Model),
+        },
+        Source::Data(key) => Some(Found::Artifact(match recipe.data.get(key)? {
+            DataSource::Flora(_) | DataSource::Synthetic(_) => Artifact::Flora,
+            DataSource::Chat(_) => Artifact::Chats,
+        })),
+        Source::Stage(name) => {
+            let mut stages = recipe.stages[..index].iter().filter(|stage| stage.name() == name);
+            match (stages.next(), stages.next()) {
+                (Some(stage), None) => Some(stage.output().map_or(Found::Nothing, Found::Artifact)),
+                // None, or several of one name: reported elsewhere.
+                _ => None,
+            }
+        }
+        Source::Path(_) => None,
+    }
+}
+
+/// What a source turned out to hold.
+#[derive(Clone, Copy, PartialEq)]
+enum Found {
+    Artifact(Artifact),
+    /// A model folder: its `config.json` says of which sort, and the rules of the environment read it.
+    Model,
+    /// A stage that leaves nothing to build on.
+    Nothing,
+}
+
+fn sort(report: &mut Report, place: &Place, source: &Source, needed: Artifact, found: Found) {
+    let found = match found {
+        Found::Artifact(found) if found == needed => return,
+        Found::Model if matches!(needed, Artifact::Decoder | Artifact::Encoder) => return,
+        Found::Artifact(found) => found.to_string(),
+        Found::Model => "a model".to_owned(),
+        Found::Nothing => "only an evaluation".to_owned(),
+    };
+    let problem = report.at(place, format!("{source} is {found}, but {needed} is needed here"));
+    report.push(match (needed, source) {
+        (Artifact::Decoder, Source::Stage(name)) if found == Artifact::Adapter.to_string() => problem
+            .label("an adapter without its base")
+            .help(format!("merge it first: MergeLora(base: …, adapter: Stage(\"{name}\"))")),
+        (Artifact::Adapter, Source::Stage(_)) if found == Artifact::Decoder.to_string() => {
+            problem.help("there is an adapter to merge only after an Sft with `lora`")
+        }
+        _ => problem,
+    });
+}
+
+/// An adapter only fits the model it was trained on.
+fn same_base(report: &mut Report, index: usize, base: &Source, adapter: &Source) {
+    let recipe = report.recipe();
+    let Source::Stage(name) = adapter else { return };
+    let trained = recipe.stages[..index].iter().find(|stage| stage.name() == name);
+    if let Some(Stage::Sft(trained)) = trained
+        && trained.lora.is_some()
+        && folder(recipe, &trained.model) != folder(recipe, base)
+    {
+        let message = format!("{adapter} was trained on {}, not on {base}", trained.model);
+        let problem = report.at(&Place::stage(index).at("base"), message);
+        report.push(problem.label(format!("expected {}", trained.model)));
+    }
+}
+
+/// A source with the names of model folders looked up, so that two names of one folder are equal.
+fn folder(recipe: &Recipe, source: &Source) -> Source {
+    match source {
+        Source::Model(key) => match recipe.models.get(key) {
+            Some(ModelSource::Path(path)) => Source::Path(path.clone()),
+            _ => source.clone(),
+        },
+        _ => source.clone(),
+    }
+}

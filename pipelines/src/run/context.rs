@@ -1,0 +1,187 @@
+//! What a stage knows of the run it belongs to.
+
+use super::error::Error;
+use super::folder::RunFolder;
+use super::hashes::Hashes;
+use super::{embed, glow_eval, glow_train, graph_questions, merge_lora, sft, sources};
+use crate::recipe::{DataSource, ModelSource, Recipe, Source, Stage};
+use burn::tensor::Device;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One stage of a run in progress.
+pub struct StageContext<'a> {
+    /// The resolved recipe.
+    pub recipe: &'a Recipe,
+    /// The run's folder.
+    pub run: &'a RunFolder,
+    /// The device, without autodiff.
+    pub device: Device,
+    /// The stage's number, from 1.
+    pub number: usize,
+    /// The number of stages.
+    pub total: usize,
+    /// The stage's name.
+    pub name: String,
+    /// Where it keeps its files.
+    pub folder: PathBuf,
+    /// The folders of the finished stages before it.
+    pub finished: &'a BTreeMap<String, PathBuf>,
+}
+
+/// How a stage ended.
+pub enum StageEnd {
+    /// All its files are written.
+    Done {
+        /// Flat metric → number.
+        metrics: BTreeMap<String, Option<f64>>,
+        /// Files, relative to the stage's folder.
+        artefacts: Vec<String>,
+        /// Seconds of work before an interruption.
+        earlier_seconds: f64,
+    },
+    /// It was asked to stop; a later run continues it.
+    Interrupted,
+}
+
+impl StageEnd {
+    /// Done without an interruption before.
+    pub fn done(metrics: BTreeMap<String, Option<f64>>, artefacts: &[&str]) -> Self {
+        Self::Done { metrics, artefacts: artefacts.iter().map(|a| a.to_string()).collect(), earlier_seconds: 0.0 }
+    }
+
+    /// The same, with this much work done before an interruption.
+    pub fn after(self, earlier_seconds: f64) -> Self {
+        match self {
+            Self::Done { metrics, artefacts, .. } => Self::Done { metrics, artefacts, earlier_seconds },
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+/// Writes a line to standard error; a closed one is no reason to stop.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+impl StageContext<'_> {
+    /// `[2/6 prefinetune]`: how the stage is called on the screen.
+    pub fn label(&self) -> String {
+        format!("{}/{} {}", self.number, self.total, self.name)
+    }
+
+    /// Writes a line about this stage to standard error.
+    pub fn say(&self, what: &str) {
+        say(&format!("[{}] {what}", self.label()));
+    }
+
+    /// An error about this stage.
+    pub fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Stage { stage: self.name.clone(), reason: reason.into() }
+    }
+
+    /// An error about one of its inputs.
+    pub fn input_error(&self, field: &'static str, path: &Path, reason: impl Into<String>) -> Error {
+        Error::Input { stage: self.name.clone(), field, path: path.into(), reason: reason.into() }
+    }
+
+    /// The name of a stage that `stage` reads and that is not finished.
+    pub(super) fn missing_input(&self, stage: &Stage) -> Option<String> {
+        stage.inputs().into_iter().find_map(|(_, source)| match source {
+            Source::Stage(name) if !self.finished.contains_key(name) => Some(name.clone()),
+            _ => None,
+        })
+    }
+
+    /// The fingerprint or content hash of everything the stage reads.
+    pub(super) fn input_hashes(
+        &self,
+        stage: &Stage,
+        fingerprints: &BTreeMap<String, String>,
+        hashes: &mut Hashes,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let mut found = BTreeMap::new();
+        for (index, (field, source)) in stage.inputs().into_iter().enumerate() {
+            let hash = match source {
+                Source::Stage(name) => fingerprints.get(name).cloned().unwrap_or_default(),
+                _ => match self.made(source)? {
+                    // What is made from the recipe is known by its settings.
+                    Some(settings) => format!("{settings}, seed {}", self.recipe.seed),
+                    None => {
+                        let path = self.path(field, source)?;
+                        if !path.exists() {
+                            return Err(self.input_error(field, &path, "there is no such file or folder"));
+                        }
+                        hashes.of(&path)?
+                    }
+                },
+            };
+            found.insert(format!("{index} {field} {source}"), hash);
+        }
+        if let Some(templates) = templates(stage) {
+            found.insert("templates".into(), hashes.of(templates)?);
+        }
+        Ok(found)
+    }
+
+    /// The settings of a source that Hearth makes itself, as text.
+    fn made(&self, source: &Source) -> Result<Option<String>, Error> {
+        let text = |value: serde_json::Result<String>| value.map(Some).map_err(|e| self.error(e.to_string()));
+        match source {
+            Source::Model(key) => match self.recipe.models.get(key) {
+                Some(ModelSource::Init(init)) => text(serde_json::to_string(&(key, init))),
+                _ => Ok(None),
+            },
+            Source::Data(key) => match self.recipe.data.get(key) {
+                Some(DataSource::Synthetic(config)) => text(serde_json::to_string(&(key, config))),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// The folder or file that a source means. What has to be made first is made.
+    pub fn path(&self, field: &'static str, source: &Source) -> Result<PathBuf, Error> {
+        let unknown = || self.input_error(field, Path::new(&source.to_string()), "the recipe has no such entry");
+        match source {
+            Source::Path(path) => Ok(path.clone()),
+            Source::Stage(name) => self.finished.get(name).cloned().ok_or_else(unknown),
+            Source::Model(key) => match self.recipe.models.get(key).ok_or_else(unknown)? {
+                ModelSource::Path(path) => Ok(path.clone()),
+                ModelSource::Init(init) => sources::model(self, key, init),
+            },
+            Source::Data(key) => match self.recipe.data.get(key).ok_or_else(unknown)? {
+                DataSource::Flora(path) | DataSource::Chat(path) => Ok(path.clone()),
+                DataSource::Synthetic(config) => sources::synthetic(self, key, config),
+            },
+        }
+    }
+
+    /// The folder of a decoder or encoder in Hugging Face layout: a stage that made one keeps it in `model/`.
+    pub fn model_folder(&self, field: &'static str, source: &Source) -> Result<PathBuf, Error> {
+        let path = self.path(field, source)?;
+        let inner = path.join("model");
+        Ok(if !path.join("config.json").exists() && inner.join("config.json").exists() { inner } else { path })
+    }
+
+    pub(super) fn execute(&self, stage: &Stage) -> Result<StageEnd, Error> {
+        match stage {
+            Stage::GraphQuestions(stage) => graph_questions::run(self, stage),
+            Stage::Sft(stage) => sft::run(self, stage),
+            Stage::MergeLora(stage) => merge_lora::run(self, stage),
+            Stage::Embed(stage) => embed::run(self, stage),
+            Stage::GlowTrain(stage) => glow_train::run(self, stage),
+            Stage::GlowEval(stage) => glow_eval::run(self, stage),
+        }
+    }
+}
+
+/// The template file of a stage, which is an input too.
+fn templates(stage: &Stage) -> Option<&Path> {
+    match stage {
+        Stage::GraphQuestions(stage) => stage.templates.as_deref(),
+        Stage::Embed(stage) => stage.templates.as_deref(),
+        _ => None,
+    }
+}

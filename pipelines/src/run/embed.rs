@@ -1,0 +1,209 @@
+//! The stage that turns workflows and texts into vectors.
+
+use super::context::{StageContext, StageEnd};
+use super::embedded::{EmbedInfo, EmbeddedData, Table};
+use super::error::Error;
+use super::graph_questions::templates;
+use crate::embedding::embed_tokens;
+use crate::progress::bar;
+use crate::recipe::{Embed, Truncation};
+use burn::tensor::{Device, FloatDType};
+use burn_models::checkpoint::weights_hash;
+use burn_models::decoder::{Decoder, DecoderConfig};
+use burn_models::encoder::SentenceEncoder;
+use burn_models::text::{ChatOptions, Message, Tokenizer};
+use datasets::cache::{CacheKey, EmbeddingCache, EmbeddingSpace};
+use datasets::flora::ReadOptions;
+use datasets::index::FloraIndex;
+use datasets::templates::GraphPrompt;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Error> {
+    let folder = context.path("data", &stage.data)?;
+    let options = ReadOptions { on_bad_edge: stage.on_bad_edge, ..ReadOptions::default() };
+    let index = FloraIndex::read(&folder, &options)?;
+    let summary = index.summary();
+    context.say(&format!(
+        "{} records, {} workflows, {} texts",
+        summary.records.values().sum::<usize>(),
+        summary.workflows,
+        summary.texts
+    ));
+    let info = EmbedInfo {
+        llm: absolute(context.model_folder("llm", &stage.llm)?)?,
+        text: absolute(context.model_folder("text", &stage.text)?)?,
+        settings: stage.clone(),
+    };
+    let embedder = Embedder { info: &info, cache: context.recipe.cache_dir(), device: context.device.clone(), label: context.label() };
+    let llm = embedder.workflows(&index)?;
+    let text = embedder.texts(&index)?;
+    let mut metrics = BTreeMap::new();
+    for (name, found) in [("llm", &llm), ("text", &text)] {
+        metrics.insert(format!("{name}_rows"), Some(found.table.rows() as f64));
+        metrics.insert(format!("{name}_computed"), Some(found.computed as f64));
+        metrics.insert(format!("{name}_truncated"), Some(found.truncated as f64));
+    }
+    if text.truncated > 0 {
+        context.say(&format!("{} texts were longer than the sentence encoder reads; their ends were left out", text.truncated));
+    }
+    if llm.truncated > 0 {
+        context.say(&format!("{} workflow prompts were longer than `max_length`", llm.truncated));
+    }
+    EmbeddedData { index, llm: llm.table, text: text.table }.save(&context.folder, &info)?;
+    Ok(StageEnd::done(metrics, &["index", "embeddings.safetensors", "embed.json"]))
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
+    std::fs::canonicalize(&path).map_err(Error::io(path))
+}
+
+/// Makes the vectors of an index, from the cache where they are known.
+pub(crate) struct Embedder<'a> {
+    pub(crate) info: &'a EmbedInfo,
+    pub(crate) cache: PathBuf,
+    pub(crate) device: Device,
+    pub(crate) label: String,
+}
+
+/// A table, and what it took.
+pub(crate) struct Embeddings {
+    pub(crate) table: Table,
+    /// Rows that were not in the cache.
+    pub(crate) computed: usize,
+    /// Rows whose text was cut, among those computed.
+    pub(crate) truncated: usize,
+}
+
+impl Embedder<'_> {
+    /// The vectors of all workflows of an index.
+    pub(crate) fn workflows(&self, index: &FloraIndex) -> Result<Embeddings, Error> {
+        let settings = &self.info.settings;
+        let folder = &self.info.llm;
+        let tokenizer = Tokenizer::from_folder(folder)?;
+        let config = DecoderConfig::from_folder(folder)?;
+        let templates = templates(settings.templates.as_deref())?;
+        let limit = settings.max_length.min(config.max_position_embeddings);
+        let space = EmbeddingSpace {
+            space: "graph".into(),
+            weights: weights_hash(folder)?,
+            tokenizer: tokenizer.hash(),
+            template: templates.embed_hash(),
+            pooling: format!("{:?}", settings.llm_pooling),
+            layer: "final".into(),
+            dtype: format!("{:?}", settings.dtype),
+            max_length: limit,
+            truncation: format!("{:?}", settings.truncation),
+            normalize: false,
+        };
+        let prompts: Vec<GraphPrompt> = (0..index.workflows().len() as u32)
+            .map(|w| {
+                let workflow = index.workflow(w);
+                templates.embed_prompt(&workflow.nodes, &workflow.edges, settings.node_render)
+            })
+            .collect();
+        let inputs: Vec<&[u8]> = prompts.iter().map(|p| p.text.as_bytes()).collect();
+        self.cached(&space, &inputs, config.hidden_size, |missing| {
+            let bar = bar(&self.label, missing.len());
+            let encode = |i: &usize| encode_prompt(&tokenizer, &prompts[*i], limit, settings.truncation);
+            let encoded: Vec<(Vec<u32>, bool)> = missing.iter().map(encode).collect::<Result<_, Error>>()?;
+            let (sequences, cut): (Vec<_>, Vec<_>) = encoded.into_iter().unzip();
+            let model = Decoder::from_folder(folder, settings.dtype.into(), &self.device)?;
+            let progress = |done: usize| bar.set_position(done as u64);
+            let rows = embed_tokens(&model, &sequences, settings.llm_pooling, settings.batch_tokens, progress)?;
+            bar.finish_and_clear();
+            Ok((rows, cut.into_iter().filter(|cut| *cut).count()))
+        })
+    }
+
+    /// The vectors of all texts of an index: node texts and tasks.
+    pub(crate) fn texts(&self, index: &FloraIndex) -> Result<Embeddings, Error> {
+        let settings = &self.info.settings;
+        let folder = &self.info.text;
+        let encoder = SentenceEncoder::from_folder(folder, FloatDType::F32, &self.device)?;
+        let encoder = match settings.text_max_length {
+            Some(limit) => encoder.with_max_seq_length(limit)?,
+            None => encoder,
+        };
+        let space = EmbeddingSpace {
+            space: "sentence".into(),
+            weights: weights_hash(folder)?,
+            tokenizer: encoder.tokenizer().hash(),
+            template: String::new(),
+            pooling: format!("{:?}", encoder.pooling()),
+            layer: "final".into(),
+            dtype: "F32".into(),
+            max_length: encoder.max_seq_length(),
+            truncation: "Right".into(),
+            normalize: encoder.normalizes(),
+        };
+        let texts = index.texts();
+        let inputs: Vec<&[u8]> = texts.iter().map(|t| t.as_bytes()).collect();
+        self.cached(&space, &inputs, encoder.dim(), |missing| {
+            let bar = bar(&self.label, missing.len());
+            let chosen: Vec<&str> = missing.iter().map(|i| &*texts[*i]).collect();
+            let found = encoder.embed(&chosen, settings.batch_tokens)?;
+            bar.finish_and_clear();
+            Ok((found.values, found.truncated))
+        })
+    }
+
+    /// Looks the inputs up and computes what is missing.
+    fn cached(
+        &self,
+        space: &EmbeddingSpace,
+        inputs: &[&[u8]],
+        dim: usize,
+        compute: impl FnOnce(&[usize]) -> Result<(Vec<f32>, usize), Error>,
+    ) -> Result<Embeddings, Error> {
+        let root = self.cache.join("embeddings");
+        let mut cache = EmbeddingCache::open(&root, &space.space, &space.model_key(), dim)?;
+        let keys: Vec<CacheKey> = inputs.iter().map(|input| space.key(input)).collect();
+        let mut found = cache.get_many(&keys)?;
+        let mut truncated = 0;
+        if !found.misses.is_empty() {
+            let (rows, cut) = compute(&found.misses)?;
+            truncated = cut;
+            for (row, place) in rows.chunks_exact(dim).zip(&found.misses) {
+                found.rows[place * dim..(place + 1) * dim].copy_from_slice(row);
+            }
+            let missing: Vec<CacheKey> = found.misses.iter().map(|i| keys[*i]).collect();
+            cache.append(&missing, &rows)?;
+        }
+        Ok(Embeddings { table: Table { values: found.rows, width: dim }, computed: found.misses.len(), truncated })
+    }
+}
+
+/// The tokens of a prompt, at most `limit`, and whether something had to be left out.
+///
+/// `KeepSuffix` shortens the node section by whole characters, as few as possible, so that the request and the words that
+/// begin the answer stay.
+fn encode_prompt(
+    tokenizer: &Tokenizer,
+    prompt: &GraphPrompt,
+    limit: usize,
+    truncation: Truncation,
+) -> Result<(Vec<u32>, bool), Error> {
+    let encode = |text: &str| tokenizer.encode_chat(&[Message::user(text)], None, &ChatOptions::prompt());
+    let mut ids = encode(&prompt.text)?;
+    if ids.len() <= limit {
+        return Ok((ids, false));
+    }
+    if truncation == Truncation::Right {
+        ids.truncate(limit);
+        return Ok((ids, true));
+    }
+    let (head, tail) = (&prompt.text[..prompt.nodes.start], &prompt.text[prompt.nodes.end..]);
+    let nodes = &prompt.text[prompt.nodes.clone()];
+    let ends: Vec<usize> = nodes.char_indices().map(|(i, _)| i).collect();
+    let shortened = |kept: usize| encode(&format!("{head}{}{tail}", &nodes[..ends.get(kept).copied().unwrap_or(0)]));
+    // The most characters that still fit; more characters are never fewer tokens by more than a merge at the cut.
+    let (mut low, mut high) = (0, ends.len().saturating_sub(1));
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        if shortened(middle)?.len() <= limit { low = middle } else { high = middle - 1 }
+    }
+    let mut ids = shortened(low)?;
+    ids.truncate(limit);
+    Ok((ids, true))
+}

@@ -1,0 +1,148 @@
+//! What an embedding stage leaves behind, and how the predictor's stages read it.
+
+use super::error::Error;
+use super::folder::write_json;
+use crate::learners::GlowData;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_models::glow::{GlowRecord, GlowTables, GlowWorkflow};
+use datasets::atomic::write_file;
+use datasets::index::{FloraIndex, Records};
+use datasets::Split;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A matrix on the host, row-major f32.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Its elements.
+    pub values: Vec<f32>,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Table {
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.width.max(1)
+    }
+
+    fn tensor(&self, device: &Device) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(self.values.clone(), [self.rows(), self.width]), device)
+    }
+}
+
+/// FLORA records with the vectors of their workflows and texts.
+#[derive(Clone, Debug)]
+pub struct EmbeddedData {
+    /// The records.
+    pub index: FloraIndex,
+    /// A row per workflow of the index.
+    pub llm: Table,
+    /// A row per text of the index.
+    pub text: Table,
+}
+
+/// How the vectors were made: what it takes to make them for other records (`embed.json`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EmbedInfo {
+    /// The decoder's folder.
+    pub llm: PathBuf,
+    /// The sentence encoder's folder.
+    pub text: PathBuf,
+    /// The stage's settings.
+    pub settings: crate::recipe::Embed,
+}
+
+const EMBEDDINGS: &str = "embeddings.safetensors";
+const INDEX: &str = "index";
+const INFO: &str = "embed.json";
+
+impl EmbeddedData {
+    /// Writes everything into a stage's folder.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn save(&self, folder: &Path, info: &EmbedInfo) -> Result<(), Error> {
+        self.index.save(&folder.join(INDEX))?;
+        let path = folder.join(EMBEDDINGS);
+        let wrong = |e: safetensors::SafeTensorError| Error::io(&path)(std::io::Error::other(e));
+        let mut views = BTreeMap::new();
+        for (name, table) in [("llm", &self.llm), ("text", &self.text)] {
+            let bytes: &[u8] = bytemuck::cast_slice(&table.values);
+            views.insert(name, TensorView::new(Dtype::F32, vec![table.rows(), table.width], bytes).map_err(wrong)?);
+        }
+        let bytes = safetensors::serialize(views, None).map_err(wrong)?;
+        write_file(&path, &bytes)?;
+        write_json(&folder.join(INFO), info)
+    }
+
+    /// Reads what [`EmbeddedData::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file that is not there or not what it should be.
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let index = FloraIndex::load(&folder.join(INDEX))?;
+        let path = folder.join(EMBEDDINGS);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let invalid = |reason: String| Error::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let table = |name: &str, rows: usize| -> Result<Table, Error> {
+            let view = file.tensor(name).map_err(|e| invalid(e.to_string()))?;
+            let &[found, width] = view.shape() else { return Err(invalid(format!("`{name}` is not a matrix"))) };
+            if view.dtype() != Dtype::F32 || found != rows {
+                return Err(invalid(format!("`{name}` has {found} rows of {:?}, not {rows} of F32", view.dtype())));
+            }
+            Ok(Table { values: bytemuck::pod_collect_to_vec(view.data()), width })
+        };
+        let (llm, text) = (table("llm", index.workflows().len())?, table("text", index.texts().len())?);
+        Ok(Self { index, llm, text })
+    }
+
+    /// Reads how the vectors in a stage's folder were made.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn info(folder: &Path) -> Result<EmbedInfo, Error> {
+        let path = folder.join(INFO);
+        let text = std::fs::read(&path).map_err(Error::io(&path))?;
+        serde_json::from_slice(&text).map_err(|e| Error::io(&path)(e.into()))
+    }
+
+    /// The vectors on a device (without autodiff).
+    pub fn tables(&self, device: &Device) -> GlowTables {
+        GlowTables { llm: self.llm.tensor(device), text: self.text.tensor(device) }
+    }
+
+    /// The workflows, as the predictor takes them.
+    pub fn workflows(&self) -> Arc<Vec<GlowWorkflow>> {
+        let workflow = |w: u32| GlowWorkflow { graph: self.index.graph(w), node_texts: self.index.node_texts(w) };
+        Arc::new((0..self.index.workflows().len() as u32).map(workflow).collect())
+    }
+
+    /// A split's columns.
+    ///
+    /// # Errors
+    /// [`Error::Stage`] where the data has no such split.
+    pub fn records(&self, split: Split) -> Result<&Records, Error> {
+        self.index.split(split).ok_or_else(|| Error::Stage {
+            stage: "embed".into(),
+            reason: format!("the embedded data has no split `{}`", split.name()),
+        })
+    }
+}
+
+/// A split's records over tables and workflows that several splits share.
+pub fn glow_data(records: &Records, workflows: Arc<Vec<GlowWorkflow>>, tables: GlowTables) -> GlowData {
+    let record = |i: usize| GlowRecord {
+        workflow: records.workflow[i],
+        llm: records.workflow[i],
+        task: records.task[i],
+        label: records.label[i],
+        task_id: records.task_id[i],
+    };
+    GlowData { records: Arc::new((0..records.len()).map(record).collect()), workflows, tables }
+}

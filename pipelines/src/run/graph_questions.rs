@@ -1,0 +1,67 @@
+//! The stage that writes graph questions.
+
+use super::context::{StageContext, StageEnd};
+use super::error::Error;
+use crate::recipe::GraphQuestions;
+use datasets::flora::ReadOptions;
+use datasets::graph_questions::{GraphQuestions as Questions, GraphQuestionsConfig, OutputPaths, Source, collect};
+use datasets::templates::Templates;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The questions to train on, in the stage's folder.
+pub(super) const TRAIN: &str = "train.jsonl";
+/// The questions of held-out workflows.
+pub(super) const TEST: &str = "test.jsonl";
+const MANIFEST: &str = "questions.json";
+
+pub(super) fn run(context: &StageContext, stage: &GraphQuestions) -> Result<StageEnd, Error> {
+    let mut sources = Vec::new();
+    for source in &stage.data {
+        let folder = context.path("data", source)?;
+        let name = match source {
+            crate::recipe::Source::Data(key) => key.clone(),
+            _ => folder.file_name().map_or_else(|| "data".into(), |n| n.to_string_lossy().into_owned()),
+        };
+        sources.push(Source { name, folder });
+    }
+    let config = GraphQuestionsConfig {
+        test_workflows: stage.test_workflows,
+        strict_test_count: stage.strict_test_count,
+        rounds: stage.rounds as u32,
+        schedule: stage.schedule,
+        tasks: stage.tasks.clone(),
+        node_render: stage.node_render,
+        answer_style: stage.answer_style,
+    };
+    let templates = templates(stage.templates.as_deref())?;
+    let paths = OutputPaths {
+        train: context.folder.join(TRAIN),
+        test: context.folder.join(TEST),
+        manifest: context.folder.join(MANIFEST),
+    };
+    let questions = Questions::new(config, templates, context.recipe.seed)?;
+    let manifest = questions.write(&collect(&sources, &ReadOptions::default())?, &paths)?;
+    let (train, test) = (&manifest.train.counts, &manifest.test.counts);
+    context.say(&format!(
+        "{} questions about {} workflows to train on, {} about {} held out",
+        train.records, train.workflows, test.records, test.workflows
+    ));
+    let metrics = BTreeMap::from([
+        ("train_records".to_string(), Some(train.records as f64)),
+        ("test_records".to_string(), Some(test.records as f64)),
+    ]);
+    Ok(StageEnd::done(metrics, &[TRAIN, TEST, MANIFEST]))
+}
+
+/// The built-in templates, or those of a RON file.
+pub(super) fn templates(path: Option<&Path>) -> Result<Templates, Error> {
+    let Some(path) = path else { return Ok(Templates::default()) };
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let options = ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
+    let templates: Templates = options
+        .from_str(&text)
+        .map_err(|e| Error::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string())))?;
+    templates.validate()?;
+    Ok(templates)
+}

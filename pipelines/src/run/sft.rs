@@ -1,0 +1,172 @@
+//! The stage that fine-tunes a decoder.
+
+use super::context::{StageContext, StageEnd};
+use super::error::Error;
+use super::graph_questions::{TEST, TRAIN};
+use super::merge_lora::copy_tokenizer;
+use crate::learners::{CausalLm, LmBatches};
+use crate::recipe::Sft;
+use crate::train::{Direction, EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, fit, stream};
+use burn::module::Module;
+use burn_models::decoder::{Decoder, SaveModel};
+use burn_models::text::{ChatOptions, SuperviseOptions, Tokenizer, Turns};
+use datasets::sft::{PlanConfig, SftDataset, SftOptions, StepPlan};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The adapter in the stage's folder.
+const ADAPTER: &str = "adapter";
+/// The whole model in the stage's folder, where no adapter was trained.
+const MODEL: &str = "model";
+
+/// The adapter of a stage's folder, or the folder itself.
+pub(super) fn adapter_folder(folder: &Path) -> PathBuf {
+    let inner = folder.join(ADAPTER);
+    if inner.is_dir() { inner } else { folder.to_path_buf() }
+}
+
+pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error> {
+    let base = context.model_folder("model", &stage.model)?;
+    let (train_file, valid_file) = files(context, stage)?;
+    let tokenizer = Tokenizer::from_folder(&base)?;
+    let device = context.device.clone().autodiff();
+    let decoder = Decoder::from_folder(&base, stage.dtype.into(), &device)?;
+    let seed = context.recipe.seed;
+    let decoder = match &stage.lora {
+        Some(lora) => decoder.attach_lora(lora, stream(seed, "adapter", &[]))?,
+        None => decoder,
+    };
+    let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
+
+    let options = SftOptions {
+        supervise: SuperviseOptions {
+            chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
+            turns: Turns::All,
+            assistant_prefix: stage.assistant_prefix.clone(),
+            supervise_trailing_newline: stage.supervise_trailing_newline,
+        },
+        max_length: Some(stage.max_length.min(decoder.config().max_position_embeddings)),
+        ..SftOptions::default()
+    };
+    let plan = |data: &SftDataset, config: PlanConfig| StepPlan::new(data.lengths(), config, stream(seed, "data", &[]));
+    let config =
+        PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
+    let train = Arc::new(SftDataset::from_chat(&train_file, &tokenizer, &options)?);
+    let counts = train.counts();
+    context.say(&format!(
+        "{} chats ({} too long), {} tokens, {} of them learned",
+        train.len(),
+        counts.overlong,
+        counts.tokens,
+        counts.supervised
+    ));
+    let train_plan = plan(&train, config)?;
+    let steps_per_epoch = train_plan.steps_per_epoch();
+    let all = stage.epochs * steps_per_epoch;
+    let steps = stage.max_steps.map_or(all, |most| most.min(all));
+    let pad = tokenizer.fill_id();
+    let valid: LmBatches = match (&stage.eval, &valid_file) {
+        (Some(eval), Some(file)) => {
+            let data = SftDataset::from_chat(file, &tokenizer, &options)?;
+            let whole = PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
+            let valid_plan = plan(&data, whole)?;
+            let most = eval.max_records.map_or(usize::MAX, |n| n.div_ceil(stage.sequences_per_step).max(1));
+            let count = valid_plan.steps_per_epoch().min(most);
+            LmBatches::new(Arc::new(data), valid_plan, pad, vocab, count)
+        }
+        (Some(_), None) => {
+            return Err(context.error("`eval` needs held-out chats: train on a GraphQuestions stage with test workflows"));
+        }
+        (None, _) => LmBatches::new(train.clone(), train_plan.clone(), pad, vocab, 0),
+    };
+
+    let mut rule = EarlyStopping::new(Direction::Lowest, stage.early_stopping.as_ref().map(|e| e.patience));
+    rule.min_delta = stage.early_stopping.as_ref().map_or(0.0, |e| e.min_delta);
+    let fit_options = FitOptions {
+        label: context.label(),
+        seed: stream(seed, "sft", &[]),
+        steps_per_epoch,
+        lr: stage.optim.lr(),
+        schedule: stage.schedule.clone(),
+        schedule_unit: 1,
+        clip: stage.clip,
+        eval_every: stage.eval.as_ref().map(|e| e.every_steps),
+        checkpoint_every: Some(stage.checkpoint.every_steps),
+        keep: stage.checkpoint.keep,
+        select_by: "loss",
+        tie_break_by_loss: false,
+        early_stopping: rule,
+    };
+    let output = Output {
+        base: base.clone(),
+        folder: context.folder.clone(),
+        lora: stage.lora.is_some(),
+    };
+    let keep_best = {
+        let output = output.clone();
+        move |task: &CausalLm, _: &TrainState| {
+            output.write(&task.decoder).map_err(|e| crate::train::Error::Keep(Box::new(e)))
+        }
+    };
+    let data = FitData { train: Arc::new(LmBatches::new(train, train_plan, pad, vocab, steps)), valid: Arc::new(valid) };
+    let fitted = fit(CausalLm { decoder }, stage.optim.init(), data, &device, &context.folder, fit_options, keep_best)?;
+    if fitted.outcome == FitOutcome::Interrupted {
+        return Ok(StageEnd::Interrupted);
+    }
+    // With evaluations the best model has been written already.
+    if stage.eval.is_none() {
+        output.write(&fitted.model.decoder)?;
+    }
+    let mut metrics = BTreeMap::from([
+        ("steps".to_string(), Some(fitted.state.step as f64)),
+        ("records".to_string(), Some(counts.read as f64 - counts.overlong as f64)),
+        ("overlong".to_string(), Some(counts.overlong as f64)),
+        ("tokens_per_epoch".to_string(), Some(counts.tokens as f64)),
+        ("learned_tokens_per_epoch".to_string(), Some(counts.supervised as f64)),
+        ("parameters".to_string(), Some(total as f64)),
+    ]);
+    if let Some((best, _)) = fitted.state.early_stopping.best {
+        metrics.insert("best_val_loss".to_string(), Some(best));
+    }
+    let end = StageEnd::done(metrics, &[output.name(), "metrics.jsonl", "metrics.csv"]);
+    Ok(end.after(fitted.earlier_seconds))
+}
+
+/// What the stage leaves behind: an adapter, or a whole model.
+#[derive(Clone)]
+struct Output {
+    base: PathBuf,
+    folder: PathBuf,
+    lora: bool,
+}
+
+impl Output {
+    fn name(&self) -> &'static str {
+        if self.lora { ADAPTER } else { MODEL }
+    }
+
+    fn write(&self, decoder: &Decoder) -> Result<(), Error> {
+        let target = self.folder.join(self.name());
+        if self.lora {
+            let base = std::fs::canonicalize(&self.base).map_err(Error::io(&self.base))?;
+            return Ok(decoder.save_adapter(&target, Some(&base.to_string_lossy()))?);
+        }
+        decoder.save(&target, &SaveModel { dtype: None, shard_bytes: Some(4 << 30) })?;
+        copy_tokenizer(&self.base, &target)
+    }
+}
+
+/// The chats to train on, and those to evaluate on where there are any.
+fn files(context: &StageContext, stage: &Sft) -> Result<(PathBuf, Option<PathBuf>), Error> {
+    let path = context.path("data", &stage.data)?;
+    if !path.is_dir() {
+        return Ok((path, None));
+    }
+    let (train, valid) = (path.join(TRAIN), path.join(TEST));
+    let filled = |file: &Path| std::fs::metadata(file).is_ok_and(|meta| meta.len() > 0);
+    if !filled(&train) {
+        return Err(context.input_error("data", &train, "there are no chats to train on"));
+    }
+    Ok((train, filled(&valid).then_some(valid)))
+}

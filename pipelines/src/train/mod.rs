@@ -1,0 +1,42 @@
+//! Training on `burn-train`, step by step.
+//!
+//! Every learner of Hearth is a `burn-train` model ([`Task`]) that is driven by one
+//! [`SupervisedLearningStrategy`](burn::train::SupervisedLearningStrategy), [`StepStrategy`]. It keeps what burn-train has (event processor,
+//! metrics, terminal dashboard, interrupter) and adds what it lacks:
+//!
+//! - save, evaluate and resume at any step, not only at the end of an epoch;
+//! - a learning rate that is a pure function of the step ([`Schedule`]);
+//! - clipping by the norm of *all* gradients (Burn clips each parameter by itself);
+//! - micro-batches whose gradients are summed with the weights of the whole step, so that an accumulated step equals one
+//!   big batch, token for token;
+//! - one device synchronisation per step: loss, scores and gradient norm come back in one read;
+//! - a step whose loss or gradient is not finite stops the stage before it reaches the weights, and writes down which
+//!   records it was made of.
+//!
+//! Everything random is drawn from a stream named by the seed, its purpose and the step, so nothing about a generator has
+//! to be saved: a continued run repeats the uninterrupted one bit for bit on a CPU device.
+
+mod batches;
+mod checkpoint;
+mod clip;
+mod early_stopping;
+mod error;
+mod fit;
+mod plain;
+mod schedule;
+mod scores;
+mod seeds;
+mod strategy;
+mod terminal;
+
+pub use batches::{BatchLoader, Batches};
+pub use checkpoint::{Checkpoints, TrainState};
+pub use clip::{gradient_norm, scale_gradients};
+pub use early_stopping::{Direction, EarlyStopping, Verdict};
+pub use error::Error;
+pub use fit::{FitData, FitOptions, FitOutcome, Fitted, fit};
+pub use schedule::Schedule;
+pub use scores::{MetricSpec, Scores, Task};
+pub use seeds::stream;
+pub use strategy::StepStrategy;
+pub use terminal::{is_dashboard, stop_requested, watch_for_ctrl_c};

@@ -1,0 +1,182 @@
+//! What a step reports, and how burn-train shows it.
+
+use burn::module::Module;
+use burn::tensor::{ExecutionError, Tensor, TensorReadError};
+use burn::train::metric::{
+    Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+use burn::train::{InferenceStep, ItemLazy, TrainStep};
+use std::sync::Arc;
+
+/// A model that the strategy trains: burn-train's two steps with [`Scores`] as output.
+pub trait Task:
+    Module + TrainStep<Output = Scores> + InferenceStep<Output = Scores> + core::fmt::Display + 'static
+{
+    /// The names of the values that the steps put on the device, the loss first.
+    const SCORES: &'static [MetricSpec];
+}
+
+/// The values of one training step or one validation batch.
+///
+/// The model leaves them on the device ([`Scores::on_device`]); the strategy reads them, together with the gradient norm,
+/// in one synchronisation and adds what it knows itself.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// What the values are means over: records or supervised tokens. Weights the mean over batches.
+    pub weight: f64,
+    /// Tokens processed, without padding; 0 where the notion makes no sense.
+    pub tokens: usize,
+    pub(crate) device: Option<Tensor<1>>,
+    pub(crate) values: Vec<(&'static str, f64)>,
+}
+
+impl Scores {
+    /// Values on the device, in the order of [`Task::SCORES`]; shape [number of scores].
+    pub fn on_device(values: Tensor<1>, weight: f64, tokens: usize) -> Self {
+        Self { weight, tokens, device: Some(values), values: Vec::new() }
+    }
+
+    /// The value of this name, once it has been read.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+    }
+}
+
+impl ItemLazy for Scores {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        Ok(self)
+    }
+}
+
+impl Adaptor<Scores> for Scores {
+    fn adapt(&self) -> Scores {
+        self.clone()
+    }
+}
+
+/// A score's name and how to show it.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricSpec {
+    /// The name in files: `loss`, `accuracy`, …
+    pub name: &'static str,
+    /// The name on the dashboard.
+    pub title: &'static str,
+    /// Its unit, where it has one.
+    pub unit: Option<&'static str>,
+    /// Whether larger is better.
+    pub higher_is_better: bool,
+}
+
+impl MetricSpec {
+    /// A score without a unit.
+    pub const fn new(name: &'static str, title: &'static str, higher_is_better: bool) -> Self {
+        Self { name, title, unit: None, higher_is_better }
+    }
+
+    /// The same with a unit.
+    pub const fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = Some(unit);
+        self
+    }
+}
+
+/// Shows one score on the dashboard: the current value and the weighted mean since the last evaluation.
+#[derive(Clone)]
+pub(crate) struct ScoreMetric {
+    spec: MetricSpec,
+    current: Option<f64>,
+    sum: f64,
+    weight: f64,
+}
+
+impl ScoreMetric {
+    pub(crate) fn new(spec: MetricSpec) -> Self {
+        Self { spec, current: None, sum: 0.0, weight: 0.0 }
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+
+    fn entry(&self) -> SerializedEntry {
+        match (self.current, self.mean()) {
+            (Some(current), Some(mean)) => SerializedEntry::new(
+                format!("mean {} - now {}", short(mean), short(current)),
+                NumericEntry::Value(current).serialize(),
+            ),
+            _ => SerializedEntry::not_available(self.spec.unit),
+        }
+    }
+}
+
+impl Metric for ScoreMetric {
+    type Input = Scores;
+
+    fn name(&self) -> MetricName {
+        Arc::new(self.spec.title.to_string())
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: self.spec.unit.map(str::to_string),
+            higher_is_better: self.spec.higher_is_better,
+        }
+        .into()
+    }
+
+    fn update(&mut self, scores: &Scores, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+        self.current = scores.get(self.spec.name);
+        if let Some(value) = self.current {
+            self.sum += value * scores.weight;
+            self.weight += scores.weight;
+        }
+        Ok(self.entry())
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.entry())
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new(self.spec);
+    }
+}
+
+impl Numeric for ScoreMetric {
+    fn value(&self) -> Option<NumericEntry> {
+        self.current.map(NumericEntry::Value)
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.mean().map(NumericEntry::Value)
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Value(self.mean().unwrap_or(f64::NAN))
+    }
+}
+
+/// Four significant digits, without an exponent where that is readable.
+pub(crate) fn short(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-3..1e6).contains(&size) {
+        return format!("{value:.3e}");
+    }
+    let digits = if size >= 1000.0 { 0 } else { 4usize.saturating_sub(1 + size.max(1.0).log10() as usize) };
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(short(0.0), "0.000");
+        assert_eq!(short(0.123456), "0.123");
+        assert_eq!(short(12.3456), "12.35");
+        assert_eq!(short(123456.0), "123456");
+        assert_eq!(short(5e-5), "5.000e-5");
+    }
+}

@@ -1,0 +1,25 @@
+//! Tests across crates: parity with references, properties, recipes end to end, resume, bad input.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+mod data_cache;
+mod data_flora;
+mod data_questions;
+mod data_sft;
+mod decoder_files;
+mod decoder_properties;
+mod eval_metrics;
+mod glow_examples;
+mod glow_properties;
+mod glow_settings;
+mod gnn_properties;
+mod parity_decoder;
+mod parity_encoder;
+mod parity_glow;
+mod parity_gnn;
+mod parity_lora;
+mod parity_sampling;
+mod parity_text;
+mod report;
+mod text_properties;
+mod torch_layout;
+mod train_steps;
