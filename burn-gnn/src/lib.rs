@@ -1,8 +1,8 @@
 //! Graph neural networks on [Burn](burn): batches of graphs, reductions by segment, convolutions, pooling, and the
 //! encoder of workflow graphs with its self-supervised heads.
 //!
-//! Shapes in the documentation use these letters: N nodes, E edges, G graphs (all of one batch together), D input width,
-//! H attention heads, C width of one head.
+//! Shapes in the documentation use these letters: N nodes, E edges, G graphs (all of one batch together), D input
+//! width, H attention heads, C width of one head.
 //!
 //! A batch of graphs is their *disjoint union* ([`GraphBatch`]): the nodes of all graphs stand one after the other in
 //! one matrix `[N, D]`, and edges carry node numbers of that matrix. Edges are sorted by target once, on the host, so

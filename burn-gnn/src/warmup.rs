@@ -49,7 +49,8 @@ impl Bilinear {
 }
 
 /// The adjacency matrices of a batch of graphs, padded to the largest: entry `[g, i, j]` is 1 when graph g has an edge
-/// from i to j (once or more), else 0. Edges are those of the graphs as given: explicit self-loops stand on the diagonal.
+/// from i to j (once or more), else 0. Edges are those of the graphs as given: explicit self-loops stand on the
+/// diagonal.
 ///
 /// Holds integer tensors only, like [`GraphBatch`].
 #[derive(Debug, Clone)]
@@ -121,8 +122,8 @@ pub struct WarmupLoss {
 }
 
 impl GnnEncoder {
-    /// The warm-up loss of node features `[N, D]`. `target` must come from the graphs of `graphs`. A batch without nodes
-    /// gives 0.
+    /// The warm-up loss of node features `[N, D]`. `target` must come from the graphs of `graphs`. A batch without
+    /// nodes gives 0.
     pub fn warmup(&self, x: Tensor<2>, graphs: &GraphBatch, target: &AdjacencyTarget) -> WarmupLoss {
         if graphs.num_nodes() == 0 {
             let zero = Tensor::zeros([1], (&x.device(), x.dtype()));

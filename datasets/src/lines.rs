@@ -2,7 +2,7 @@
 
 use crate::error::{Error, RecordError, Result};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Stdin};
+use std::io::{BufRead, BufReader, Read, Stdin};
 use std::path::{Path, PathBuf};
 
 /// Reads lines one by one into one buffer.
@@ -89,32 +89,21 @@ impl<R: BufRead> Lines<R> {
     /// Takes one line, blank or not; false at the end of the file.
     fn fill(&mut self) -> Result<bool> {
         self.buffer.clear();
-        loop {
-            let chunk = self.reader.fill_buf().map_err(Error::io(&self.path, "read"))?;
-            if chunk.is_empty() {
-                if self.buffer.is_empty() {
-                    return Ok(false);
-                }
-                self.number += 1;
-                break;
-            }
-            let end = chunk.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(chunk.len(), |end| end + 1);
-            self.hasher.update(&chunk[..taken]);
-            self.buffer.extend_from_slice(&chunk[..end.unwrap_or(taken)]);
-            self.reader.consume(taken);
-            if self.buffer.len() > self.limit {
-                self.number += 1;
-                return Err(self.problem(
-                    format!("a line of at most {} bytes", self.limit),
-                    "a longer one".to_owned(),
-                    "one record a line; raise the limit if the record is meant to be so long",
-                ));
-            }
-            if end.is_some() {
-                self.number += 1;
-                break;
-            }
+        // One byte more than allowed: for the newline, or to see that the line is too long.
+        let mut limited = self.reader.by_ref().take(self.limit as u64 + 1);
+        if limited.read_until(b'\n', &mut self.buffer).map_err(Error::io(&self.path, "read"))? == 0 {
+            return Ok(false);
+        }
+        self.hasher.update(&self.buffer);
+        self.number += 1;
+        if self.buffer.last() == Some(&b'\n') {
+            self.buffer.pop();
+        } else if self.buffer.len() > self.limit {
+            return Err(self.problem(
+                format!("a line of at most {} bytes", self.limit),
+                "a longer one".to_owned(),
+                "one record a line; raise the limit if the record is meant to be so long",
+            ));
         }
         if self.number == 1 && self.buffer.starts_with(b"\xEF\xBB\xBF") {
             self.buffer.drain(..3);

@@ -11,14 +11,14 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 #[derive(Debug, Clone)]
 pub struct SourceText {
     /// Path of the file as the user wrote it, or the flag (`--set`).
-    pub name: String,
+    pub name: Arc<str>,
     /// The whole text.
     pub text: Arc<str>,
 }
 
 impl SourceText {
     /// A text and the name it goes by.
-    pub fn new(name: impl Into<String>, text: impl Into<Arc<str>>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), text: text.into() }
     }
 
@@ -45,7 +45,6 @@ pub struct Problem {
     help: Option<String>,
     source: SourceText,
     span: Range<usize>,
-    place: String,
 }
 
 /// Longer lines are shown in part.
@@ -54,9 +53,7 @@ const LINE: usize = 240;
 impl Problem {
     /// A problem with the bytes `span` of `source`.
     pub fn new(source: &SourceText, span: Range<usize>, message: impl Into<String>) -> Self {
-        let (line, column) = source.line_column(span.start);
-        let place = format!("{}:{line}:{column}", source.name);
-        Self { message: message.into(), label: String::new(), help: None, source: source.clone(), span, place }
+        Self { message: message.into(), label: String::new(), help: None, source: source.clone(), span }
     }
 
     /// The same problem with another text.
@@ -89,8 +86,9 @@ impl Problem {
     }
 
     /// `file:line:column` of the first underlined character.
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn place(&self) -> String {
+        let (line, column) = self.source.line_column(self.span.start);
+        format!("{}:{line}:{column}", self.source.name)
     }
 
     /// What is wrong, without the place.
@@ -104,11 +102,11 @@ impl Problem {
     }
 
     /// The text the problem is in.
-    pub fn source(&self) -> &SourceText {
+    pub fn text(&self) -> &SourceText {
         &self.source
     }
 
-    /// The underlined bytes of [`Problem::source`].
+    /// The underlined bytes of [`Problem::text`].
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
@@ -132,7 +130,7 @@ impl Problem {
                 (excerpt.into(), shift(self.span.start)..shift(end))
             }
         };
-        Drawn { problem: self, source: NamedSource::new(&self.place, excerpt), span }
+        Drawn { problem: self, source: NamedSource::new(self.place(), excerpt), span }
     }
 }
 

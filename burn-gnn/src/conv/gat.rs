@@ -32,8 +32,8 @@ pub struct GatConvConfig {
 
 /// Graph attention (Veličković et al., *Graph Attention Networks*, 2018), as `GATConv` of PyTorch Geometric.
 ///
-/// Per head, with `h = Θ x`: `e_ij = LeakyReLU(⟨a_src, h_j⟩ + ⟨a_dst, h_i⟩)` for every edge `j → i`, `α = softmax` of `e`
-/// over the incoming edges of `i`, `out_i = Σ_j α_ij h_j`; parallel edges count separately. Build the batch with
+/// Per head, with `h = Θ x`: `e_ij = LeakyReLU(⟨a_src, h_j⟩ + ⟨a_dst, h_i⟩)` for every edge `j → i`, `α = softmax` of
+/// `e` over the incoming edges of `i`, `out_i = Σ_j α_ij h_j`; parallel edges count separately. Build the batch with
 /// [`SelfLoops::ReplaceOnce`](crate::SelfLoops::ReplaceOnce).
 #[derive(Module, Debug)]
 pub struct GatConv {

@@ -26,8 +26,8 @@ pub struct Gcn2ConvConfig {
 /// Graph convolution (Chen et al., *Simple and Deep Graph Convolutional Networks*, 2020), as `GCN2Conv` of PyTorch
 /// Geometric.
 ///
-/// With `P` the propagation of [`gcn_norm`] and `β = ln(θ/layer + 1)`: `y = (1−α)·P X + α·X₀`, `out = (1−β)·y + β·y W₁`;
-/// with two matrices W₁ acts on the first part of `y` and W₂ on the second. Build the batch with
+/// With `P` the propagation of [`gcn_norm`] and `β = ln(θ/layer + 1)`: `y = (1−α)·P X + α·X₀`, `out = (1−β)·y + β·y
+/// W₁`; with two matrices W₁ acts on the first part of `y` and W₂ on the second. Build the batch with
 /// [`SelfLoops::ReplaceOnce`](crate::SelfLoops::ReplaceOnce).
 #[derive(Module, Debug)]
 pub struct Gcn2Conv {
@@ -54,8 +54,8 @@ impl Gcn2ConvConfig {
 }
 
 impl Gcn2Conv {
-    /// Node vectors `x` and initial node vectors `x0`, both `[N, d_model]`, to node vectors `[N, d_model]`; `weights` `[E]`
-    /// as in [`gcn_norm`].
+    /// Node vectors `x` and initial node vectors `x0`, both `[N, d_model]`, to node vectors `[N, d_model]`; `weights`
+    /// `[E]` as in [`gcn_norm`].
     pub fn forward(&self, x: Tensor<2>, x0: Tensor<2>, graphs: &GraphBatch, weights: Option<Tensor<1>>) -> Tensor<2> {
         let norm = gcn_norm(graphs, weights, &x.device());
         let mapped = |x: Tensor<2>, matrix: &Param<Tensor<2>>| {

@@ -97,7 +97,10 @@ impl BertConfig {
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return bad("num_attention_heads", format!("{} does not divide {}", self.num_attention_heads, self.hidden_size));
+            return bad(
+                "num_attention_heads",
+                format!("{} does not divide {}", self.num_attention_heads, self.hidden_size),
+            );
         }
         if self.pad_token_id as usize >= self.vocab_size {
             return bad("pad_token_id", format!("{} is not below {}", self.pad_token_id, self.vocab_size));
@@ -197,7 +200,8 @@ impl Reader<'_> {
             type_vocab_size: self.size("type_vocab_size", Some(2))?,
             layer_norm_eps: self.number("layer_norm_eps", 1e-12)?,
             initializer_range: self.number("initializer_range", 0.02)?,
-            pad_token_id: u32::try_from(pad).map_err(|_| self.bad("pad_token_id", format!("{pad} is not a token id")))?,
+            pad_token_id: u32::try_from(pad)
+                .map_err(|_| self.bad("pad_token_id", format!("{pad} is not a token id")))?,
         })
     }
 }

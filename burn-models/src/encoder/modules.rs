@@ -27,25 +27,33 @@ impl Settings {
     /// `modules.json` is a plain encoder: mean pooling without normalisation, as the reference library takes it.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let path = dir.join("modules.json");
-        let mut settings =
-            Self { encoder: dir.to_path_buf(), pooling: Pooling::Mean, normalize: false, max_seq_length: None, lowercase: false };
+        let mut settings = Self {
+            encoder: dir.to_path_buf(),
+            pooling: Pooling::Mean,
+            normalize: false,
+            max_seq_length: None,
+            lowercase: false,
+        };
         if let Some(modules) = read_json(&path)? {
             let modules = modules.as_array().ok_or_else(|| Error::config(&path, "", "it is not a list"))?;
             for (i, module) in modules.iter().enumerate() {
                 let key = |name: &str| format!("{i}.{name}");
                 let text = |name: &str| {
-                    module.get(name).and_then(Json::as_str).ok_or_else(|| Error::config(&path, key(name), "this key is missing"))
+                    module
+                        .get(name)
+                        .and_then(Json::as_str)
+                        .ok_or_else(|| Error::config(&path, key(name), "this key is missing"))
                 };
                 let kind = text("type")?;
-                let folder = subfolder(dir, text("path")?).ok_or_else(|| {
-                    Error::config(&path, key("path"), "it is not a folder inside this folder")
-                })?;
+                let folder = subfolder(dir, text("path")?)
+                    .ok_or_else(|| Error::config(&path, key("path"), "it is not a folder inside this folder"))?;
                 match kind.rsplit('.').next() {
                     Some("Transformer") if i == 0 => settings.encoder = folder,
                     Some("Pooling") if i > 0 => settings.pooling = pooling(&folder.join("config.json"))?,
                     Some("Normalize") if i > 0 => settings.normalize = true,
                     _ => {
-                        let problem = format!("{kind:?} in place {i} is not supported: only Transformer, Pooling, Normalize");
+                        let problem =
+                            format!("{kind:?} in place {i} is not supported: only Transformer, Pooling, Normalize");
                         return Err(Error::config(&path, key("type"), problem));
                     }
                 }
@@ -68,9 +76,7 @@ impl Settings {
 
     /// Writes the files that [`Settings::read`] reads, with the encoder in `dir` itself.
     pub(super) fn write(&self, dir: &Path, width: usize) -> Result<()> {
-        let module = |i: usize, path: &str, kind: &str| {
-            json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") })
-        };
+        let module = |i: usize, path: &str, kind: &str| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
         let mut modules = vec![module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")];
         if self.normalize {
             modules.push(module(2, "2_Normalize", "Normalize"));
@@ -189,8 +195,10 @@ mod tests {
         };
         assert!(spoil("modules.json", "models.Normalize", "models.Dense").contains("Dense"));
         assert!(spoil("modules.json", "1_Pooling", "../1_Pooling").contains("inside this folder"));
-        assert!(spoil("1_Pooling/config.json", "\"pooling_mode_max_tokens\": false", "\"pooling_mode_max_tokens\": true")
-            .contains("exactly one"));
+        assert!(
+            spoil("1_Pooling/config.json", "\"pooling_mode_max_tokens\": false", "\"pooling_mode_max_tokens\": true")
+                .contains("exactly one")
+        );
         assert!(spoil("sentence_bert_config.json", "48", "-1").contains("max_seq_length"));
     }
 }

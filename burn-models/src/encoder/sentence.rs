@@ -12,10 +12,10 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A batch is closed before a text shorter than this share of its longest, once it is worth its while.
-const LEAST_FILLED: f64 = 0.85;
-/// Tokens from which on a batch is worth its while.
-const WORTHWHILE: usize = 1024;
+/// A batch that is worth its while is closed before a text shorter than this share of its longest.
+const LEAST_FILLED: f64 = 0.9;
+/// A batch is worth its while from a sixteenth of the budget on, at most this many tokens.
+const WORTHWHILE: usize = 2048;
 
 /// A sentence encoder: tokenizer, BERT, pooling, and scaling to length one where the model asks for it.
 #[derive(Debug)]
@@ -129,7 +129,8 @@ impl SentenceEncoder {
             settings.max_seq_length.unwrap_or_else(|| tokenizer.model_max_length().unwrap_or(positions).min(positions));
         let least = tokenizer.added_per_sequence().max(1);
         if !(least..=positions).contains(&max_seq_length) {
-            let problem = format!("{max_seq_length} is not between {least} and the {positions} positions of the encoder");
+            let problem =
+                format!("{max_seq_length} is not between {least} and the {positions} positions of the encoder");
             return Err(Error::config(settings.encoder.join("sentence_bert_config.json"), "max_seq_length", problem));
         }
         let Settings { pooling, normalize, lowercase, .. } = *settings;
@@ -289,12 +290,13 @@ fn batches(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     // Stable, so that the same texts always make the same batches.
     order.sort_by_key(|i| std::cmp::Reverse(lengths[*i]));
+    let worthwhile = (budget / 16).min(WORTHWHILE);
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for i in order {
         let fits = |batch: &Vec<usize>| {
             let longest = batch.first().map_or(0, |first| lengths[*first]);
             let sparse = (lengths[i] as f64) < LEAST_FILLED * longest as f64;
-            (batch.len() + 1) * longest <= budget && !(sparse && batch.len() * longest >= WORTHWHILE)
+            (batch.len() + 1) * longest <= budget && !(sparse && batch.len() * longest >= worthwhile)
         };
         match batches.last_mut() {
             Some(batch) if fits(batch) => batch.push(i),

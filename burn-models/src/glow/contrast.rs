@@ -63,7 +63,8 @@ pub struct ContrastGroups {
     /// The same for the positive and the negative records of its task. `[B]`
     positives: Tensor<1, Int>,
     negatives: Tensor<1, Int>,
-    /// Positive records in each record's task less itself, and negative ones, each at least 1 so that they can divide. `[B]`
+    /// Positive records in each record's task less itself, and negative ones, each at least 1 so that they can divide.
+    /// `[B]`
     other_positives: Tensor<1>,
     num_negatives: Tensor<1>,
     /// 1 / (positive records of the task) for anchors, 0 for other records. `[B]`
@@ -121,9 +122,10 @@ impl ContrastGroups {
     /// are no anchors. Summed over a task this is the task's loss.
     ///
     /// With `u = x / max(‖x‖, 1e-12)` and `d(i, j) = 1 − u_i·u_j`, an anchor `a` (positive, in a task of enough records
-    /// with another positive and a negative one) costs `max(0, mean_p d(a, p) − mean_n d(a, n) + m)`, the means over the
-    /// other positive and over the negative records of its task. Both come from the sums S⁺ and S⁻ of `u` over those
-    /// records: `mean_p d = 1 − (u_a·S⁺ − u_a·u_a)/(P − 1)` and `mean_n d = 1 − u_a·S⁻/Q`, so no pair is ever formed.
+    /// with another positive and a negative one) costs `max(0, mean_p d(a, p) − mean_n d(a, n) + m)`, the means over
+    /// the other positive and over the negative records of its task. Both come from the sums S⁺ and S⁻ of `u` over
+    /// those records: `mean_p d = 1 − (u_a·S⁺ − u_a·u_a)/(P − 1)` and `mean_n d = 1 − u_a·S⁻/Q`, so no pair is ever
+    /// formed.
     pub fn anchor_losses(&self, x: Tensor<2>, margin: f64) -> Tensor<1> {
         let [batch, _] = x.dims();
         let dot = |a: Tensor<2>, b: Tensor<2>| (a * b).sum_dim(1).reshape([batch]);
@@ -149,8 +151,8 @@ impl ContrastGroups {
     }
 }
 
-/// The contrastive loss of several tokens `[B, H]`, `[1]`: the sum of their task losses, divided by the number of tokens
-/// times the number of counted tasks; 0 where no task counts, or no token is given.
+/// The contrastive loss of several tokens `[B, H]`, `[1]`: the sum of their task losses, divided by the number of
+/// tokens times the number of counted tasks; 0 where no task counts, or no token is given.
 pub fn contrast(tokens: Vec<Tensor<2>>, groups: &ContrastGroups, config: &ContrastConfig) -> Tensor<1> {
     let count = tokens.len();
     let losses = tokens.into_iter().map(|x| groups.anchor_losses(x, config.margin).sum());

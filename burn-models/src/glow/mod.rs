@@ -12,7 +12,7 @@
 //!
 //! A type vector is added to each, a small transformer encoder mixes them ([`FusionEncoder`]), and an MLP on token 0
 //! gives one logit per record. Training adds a contrastive term that pulls together the workflows that solve the same
-//! task ([`contrast`]).
+//! task ([`contrast()`]).
 //!
 //! ```text
 //! let model = GlowConfig::default().init(llm_dim, text_dim, &device)?;      // seed the device before

@@ -69,9 +69,9 @@ impl GlowConfig {
     /// A predictor for language embeddings of width `llm_dim` and sentence embeddings of width `text_dim`.
     ///
     /// All parameters are drawn from the device's generator before this returns, in a fixed order: seed it with
-    /// `device.seed` for the same model each time. Distributions are those of the reference implementation: linear layers and the bilinear warm-up head uniform in `±1/√fan_in`, attention as
-    /// [`burn_gnn::GatConvConfig::init`] and [`FusionEncoderConfig::init`] say, prediction token normal with σ 0.2 (cut at
-    /// ±2), type vectors normal with σ 1.
+    /// `device.seed` for the same model each time. Distributions are those of the reference implementation: linear
+    /// layers and the bilinear warm-up head uniform in `±1/√fan_in`, attention as [`burn_gnn::GatConvConfig::init`] and
+    /// [`FusionEncoderConfig::init`] say, prediction token normal with σ 0.2 (cut at ±2), type vectors normal with σ 1.
     ///
     /// # Errors
     /// As [`validate`](Self::validate); also for a width of 0.

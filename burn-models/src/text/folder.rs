@@ -40,9 +40,10 @@ impl Folder {
         let file = path.join(TOKENIZER);
         let tokenizer = read_limited(&file, MAX_TOKENIZER)?.ok_or_else(|| Error::Tokenizer {
             path: file,
-            problem: "there is no such file; a folder that has only vocab.txt, vocab.json or a sentencepiece model gets \
+            problem:
+                "there is no such file; a folder that has only vocab.txt, vocab.json or a sentencepiece model gets \
                       one from AutoTokenizer.from_pretrained(folder).save_pretrained(folder) in Python"
-                .into(),
+                    .into(),
         })?;
         let object = |name: &str| -> Result<Option<Map<String, Json>>> {
             let file = path.join(name);
@@ -51,10 +52,10 @@ impl Folder {
         };
         let template_file = path.join(TEMPLATE);
         let template = match read_limited(&template_file, MAX_TEMPLATE)? {
-            Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| Error::Tokenizer {
-                path: template_file,
-                problem: "it is not UTF-8 text".into(),
-            })?),
+            Some(bytes) => Some(
+                String::from_utf8(bytes)
+                    .map_err(|_| Error::Tokenizer { path: template_file, problem: "it is not UTF-8 text".into() })?,
+            ),
             None => None,
         };
         Ok(Self {
@@ -95,9 +96,9 @@ impl Folder {
         items
             .iter()
             .map(|item| {
-                item.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
-                    Error::config(self.path.join(GENERATION), key, format!("{item} is not a token id"))
-                })
+                item.as_u64()
+                    .and_then(|id| u32::try_from(id).ok())
+                    .ok_or_else(|| Error::config(self.path.join(GENERATION), key, format!("{item} is not a token id")))
             })
             .collect()
     }

@@ -13,6 +13,6 @@ pub mod builtin;
 pub use builtin::Builtin;
 pub use chat::{ChatOptions, Framing};
 pub use message::Message;
-pub use supervise::{Supervised, SuperviseOptions, Turns};
+pub use supervise::{SuperviseOptions, Supervised, Turns};
 pub use template::{ChatTemplate, RenderContext};
 pub use tokenizer::{Specials, Tokenizer};

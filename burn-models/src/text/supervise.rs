@@ -103,7 +103,7 @@ impl Tokenizer {
     fn reply_length(&self, ids: &[u32], ends: &[u32], options: &SuperviseOptions) -> Option<usize> {
         let length = ids.iter().position(|id| ends.contains(id))? + 1;
         let newline = options.supervise_trailing_newline
-            && ids.get(length).is_some_and(|id| self.decode(&[*id], false).is_ok_and(|text| text == "\n"));
+            && ids.get(length).is_some_and(|id| self.decode_exact(&[*id], false).is_ok_and(|text| text == "\n"));
         Some(length + usize::from(newline))
     }
 

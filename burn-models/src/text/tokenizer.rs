@@ -44,8 +44,7 @@ pub struct Tokenizer {
 }
 
 /// The tokens that have a name of their own in `tokenizer_config.json`.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl Tokenizer {
     /// Reads a folder with a `tokenizer.json` and, where they exist, `tokenizer_config.json`,
@@ -178,7 +177,8 @@ impl Tokenizer {
     /// Where special tokens stand in a text: byte range and id, in order.
     pub(super) fn special_places(&self, text: &str) -> Vec<(Range<usize>, u32)> {
         // Without a normalizer, so that only what is literally there counts.
-        let pieces = self.inner.get_added_vocabulary().extract_and_normalize(None::<&tokenizers::NormalizerWrapper>, text);
+        let pieces =
+            self.inner.get_added_vocabulary().extract_and_normalize(None::<&tokenizers::NormalizerWrapper>, text);
         let mut places = Vec::new();
         for (_, (start, end), tokens) in pieces.get_splits(tokenizers::OffsetReferential::Original, OffsetType::Byte) {
             match tokens.as_deref() {
@@ -189,14 +189,22 @@ impl Tokenizer {
         places
     }
 
-    /// The text of a sequence. Ids that are not in the vocabulary are left out; `skip_special` leaves out special
-    /// tokens as well. Spaces before punctuation are removed where `tokenizer_config.json` asks for it
-    /// (`clean_up_tokenization_spaces`), as the `transformers` library does.
+    /// The text of a sequence, byte for byte what its tokens stand for. Ids that are not in the vocabulary are left out;
+    /// `skip_special` leaves out special tokens as well.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] where the decoder of `tokenizer.json` fails.
+    pub fn decode_exact(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner.decode(ids, skip_special).map_err(|e| self.failure(e))
+    }
+
+    /// [`Tokenizer::decode_exact`] as the `transformers` library does it: spaces before punctuation are removed where
+    /// `tokenizer_config.json` asks for it (`clean_up_tokenization_spaces`; Llama 3's does, Qwen's does not).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode_exact`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        let text = self.inner.decode(ids, skip_special).map_err(|e| self.failure(e))?;
+        let text = self.decode_exact(ids, skip_special)?;
         let asked = self.files.config.as_ref().and_then(|map| map.get("clean_up_tokenization_spaces"));
         if asked != Some(&Json::Bool(true)) {
             return Ok(text);
@@ -353,8 +361,9 @@ fn add_listed_tokens(inner: &mut tokenizers::Tokenizer, files: &Folder) -> Resul
     let Some(Json::Object(listed)) = files.config.as_ref().and_then(|map| map.get("added_tokens_decoder")) else {
         return Ok(());
     };
-    let problem =
-        |key: &str, problem: String| Error::config(files.path.join(folder::CONFIG), format!("added_tokens_decoder.{key}"), problem);
+    let problem = |key: &str, problem: String| {
+        Error::config(files.path.join(folder::CONFIG), format!("added_tokens_decoder.{key}"), problem)
+    };
     let mut missing = Vec::new();
     for (key, value) in listed {
         let id: u32 = key.parse().map_err(|_| problem(key, "not a token id".into()))?;
@@ -373,7 +382,10 @@ fn add_listed_tokens(inner: &mut tokenizers::Tokenizer, files: &Folder) -> Resul
         let content = token.content.clone();
         let added = inner.add_tokens([token]).map_err(|e| problem(&id.to_string(), e.to_string()))?;
         if added != 1 || inner.token_to_id(&content) != Some(id) {
-            return Err(problem(&id.to_string(), format!("`{content}` cannot get this id: others before it are missing")));
+            return Err(problem(
+                &id.to_string(),
+                format!("`{content}` cannot get this id: others before it are missing"),
+            ));
         }
     }
     Ok(())

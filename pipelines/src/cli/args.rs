@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceSpec;
 use crate::recipe::{Dtype, MergeDtype};
+use crate::{Error, Result};
 
 /// Trains and evaluates models of agentic workflows, one recipe per experiment.
 #[derive(Debug, Parser)]
@@ -123,6 +125,20 @@ pub struct Compute {
     /// Number format of weights and computation
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
+}
+
+impl Compute {
+    /// The device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it cannot be used, or not with this number format.
+    pub fn init(&self) -> Result<Device> {
+        if !self.device.supports(self.dtype) {
+            let reason = format!("it cannot compute in {:?}", self.dtype);
+            return Err(Error::Device { device: self.device, reason });
+        }
+        self.device.init()
+    }
 }
 
 /// `hearth embed`: `{"text": …}` in, `text` and `embedding` (list of 32-bit floats) out.

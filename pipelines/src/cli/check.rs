@@ -2,17 +2,17 @@
 
 use super::args::CheckArgs;
 use super::print;
-use crate::recipe;
+use crate::recipe::Document;
 use crate::{Error, Result};
 
 /// Checks all recipes, and reports what is wrong with any of them.
 pub(super) fn check(args: &CheckArgs) -> Result<()> {
     let mut problems = Vec::new();
     for path in &args.recipes {
-        match recipe::load(path, &args.changes.sets, args.changes.device.as_deref()) {
-            Ok(recipe) if args.print => print(&format!("{}\n", recipe.to_ron()?))?,
-            Ok(recipe) => {
-                let stages: Vec<&str> = recipe.stage_names().collect();
+        match Document::load(path, &args.changes.sets, args.changes.device.as_deref()) {
+            Ok(document) if args.print => print(&format!("{}\n", document.recipe().to_ron()?))?,
+            Ok(document) => {
+                let stages: Vec<&str> = document.recipe().stage_names().collect();
                 print(&format!("{}: ok ({})\n", path.display(), stages.join(", ")))?;
             }
             Err(Error::Recipe(found)) => problems.extend(found),

@@ -3,7 +3,7 @@
 use super::rows::wrong;
 use crate::cli::args::PredictArgs;
 use crate::report::Manifest;
-use crate::run::{EmbeddedData, Embedder, Error, PredictorFile, glow_data, predictor_folder, score};
+use crate::run::{EmbeddedData, Embedder, Error, PredictorFile, predictor_folder};
 use datasets::Split;
 use datasets::flora::{Labels, ReadOptions};
 use datasets::index::FloraIndex;
@@ -51,10 +51,9 @@ fn run(args: &PredictArgs, device: &burn::tensor::Device) -> Result<(), Error> {
     let embedder = Embedder { info: &info, cache, device: device.clone(), label: "predict".into() };
     let (llm, text) = (embedder.workflows(&index)?.table, embedder.texts(&index)?.table);
     let data = EmbeddedData { index, llm, text };
-    let records = data.records(Split::Test)?;
-    let glow = glow_data(records, data.workflows(), data.tables(device));
-    let scores = score(&stored.predictor, &glow, BATCH, device)?;
-    let by_line: HashMap<u64, f32> = records.line.iter().map(|l| u64::from(*l)).zip(scores).collect();
+    let lines = data.records(Split::Test)?.line.clone();
+    let scores = stored.score(data, Split::Test, BATCH, device)?;
+    let by_line: HashMap<u64, f32> = lines.into_iter().map(u64::from).zip(scores).collect();
 
     let mut writer = RowWriter::create(&args.files.output)?;
     for row in read_rows(input)? {

@@ -26,23 +26,23 @@ pub struct Document {
     overrides: Vec<Override>,
 }
 
-/// Reads a recipe, applies `--set` arguments and `--device`, and applies all rules.
-///
-/// # Errors
-/// [`Error::Recipe`] with everything that is wrong, [`Error::File`] if there is no such file.
-pub fn load(path: &Path, sets: &[String], device: Option<&str>) -> Result<Recipe> {
-    let mut document = Document::open(path)?;
-    for argument in sets {
-        document.set(argument)?;
-    }
-    if let Some(device) = device {
-        document.set_device(device)?;
-    }
-    document.check()?;
-    Ok(document.recipe)
-}
-
 impl Document {
+    /// Reads a file, applies `--set` arguments and `--device`, and checks the outcome: a recipe that is ready to run.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with everything that is wrong, [`Error::File`] if the file cannot be read.
+    pub fn load(path: &Path, sets: &[String], device: Option<&str>) -> Result<Self> {
+        let mut document = Self::open(path)?;
+        for argument in sets {
+            document.set(argument)?;
+        }
+        if let Some(argument) = device {
+            document.set_device(argument)?;
+        }
+        document.check()?;
+        Ok(document)
+    }
+
     /// Reads and parses a file.
     ///
     /// # Errors
@@ -79,9 +79,8 @@ impl Document {
     /// [`Error::Recipe`] if there is no such kind of device.
     pub fn set_device(&mut self, argument: &str) -> Result<()> {
         let source = SourceText::new("--device", argument);
-        self.recipe.device = argument
-            .parse::<DeviceSpec>()
-            .map_err(|reason| Problem::new(&source, 0..argument.len(), reason))?;
+        self.recipe.device =
+            argument.parse::<DeviceSpec>().map_err(|reason| Problem::new(&source, 0..argument.len(), reason))?;
         self.overrides.push(Override::field(source, "device"));
         Ok(())
     }
@@ -102,6 +101,32 @@ impl Document {
         &self.recipe
     }
 
+    /// A recipe file for what the document is now: the file as it was read, comments and all, or, if arguments have changed
+    /// it, the resolved recipe below the changes.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn text(&self) -> Result<String> {
+        if self.overrides.is_empty() {
+            return Ok(self.source.text.to_string());
+        }
+        // A line break inside an argument would end the comment.
+        let changes: Vec<String> = self.overrides.iter().map(|set| set.to_string().replace('\n', " ")).collect();
+        Ok(format!("// {} {}\n{}\n", self.source.name, changes.join(" "), self.recipe.to_ron()?))
+    }
+
+    /// Number of the stage that an argument such as `--only NAME` names.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the nearest name if there is no such stage.
+    pub fn stage(&self, flag: &str, name: &str) -> Result<usize> {
+        self.recipe.stage_index(name).ok_or_else(|| {
+            let problem =
+                Problem::new(&SourceText::new(flag, name), 0..name.len(), format!("there is no stage `{name}`"));
+            problem.accepted(name, self.recipe.stage_names()).into()
+        })
+    }
+
     /// The text it was read from.
     pub fn source(&self) -> &SourceText {
         &self.source
@@ -117,9 +142,7 @@ impl Document {
     pub(super) fn locate(&self, path: &[String]) -> (&SourceText, Range<usize>) {
         match self.overrides.iter().rev().find_map(|set| set.locate(path)) {
             Some(found) => found,
-            None => {
-                (&self.source, self.tree.find(path).0.headline(&self.source.text))
-            }
+            None => (&self.source, self.tree.find(path).0.headline(&self.source.text)),
         }
     }
 }

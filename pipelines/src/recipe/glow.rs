@@ -22,13 +22,16 @@ pub struct GlowTrain {
     /// The network; the sizes of the embeddings are read from the data.
     #[serde(default)]
     pub model: GlowConfig,
+    /// What is done to the embeddings before the network sees them. Default `AsIs`, as published.
+    #[serde(default)]
+    pub inputs: Inputs,
     /// Self-supervised warm-up of the graph encoder. Default on; `None` turns it off.
     #[serde(default = "GlowTrain::default_warmup")]
     pub warmup: Option<Warmup>,
     /// Passes over the training split, at most. Default 200.
     #[serde(default = "GlowTrain::default_epochs")]
     pub epochs: usize,
-    /// Records per optimiser step. Default 512.
+    /// Records per optimizer step. Default 512.
     #[serde(default = "GlowTrain::default_batch_size")]
     pub batch_size: usize,
     /// Leaves out the last, smaller batch of an epoch. Default true.
@@ -108,11 +111,23 @@ impl GlowTrain {
     }
 }
 
+/// What is done to embeddings before the predictor sees them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Inputs {
+    /// Nothing, as the published implementation.
+    #[default]
+    AsIs,
+    /// Every dimension is shifted and scaled to mean 0 and deviation 1 over what the training split uses; the shift and scale
+    /// are kept with the predictor. The states of a language model at one place of one template, and sentence vectors of
+    /// small encoders, all point almost the same way: this takes away what they share.
+    Standardize,
+}
+
 /// Self-supervised warm-up: the graph encoder learns to reproduce node features and adjacency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Warmup {
-    /// Optimiser steps. Default 1000.
+    /// Optimizer steps. Default 1000.
     pub steps: usize,
     /// Graphs per step. Default 64.
     pub batch_size: usize,
@@ -120,7 +135,7 @@ pub struct Warmup {
     pub sampling: WarmupSampling,
     /// Default `AdamW(lr: 1e-4, weight_decay: 1e-4, betas: (0.9, 0.999), eps: 1e-8)`.
     pub optim: Optim,
-    /// `StepLr` counts optimiser steps. Default `StepLr(every: 100, gamma: 0.95)`.
+    /// `StepLr` counts optimizer steps. Default `StepLr(every: 100, gamma: 0.95)`.
     pub schedule: Schedule,
 }
 

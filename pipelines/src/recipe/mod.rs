@@ -7,7 +7,7 @@
 //! 2. [`Document::check`] applies the rules across fields and reports everything at once, before anything starts;
 //! 3. [`Recipe::to_ron`] writes the resolved recipe, every default in its place; it parses back to an equal one.
 //!
-//! [`load`] does the first two.
+//! [`Document::load`] does the first two.
 
 mod document;
 mod embed;
@@ -28,9 +28,9 @@ use std::path::PathBuf;
 use ron::ser::PrettyConfig;
 use serde::{Deserialize, Serialize};
 
-pub use self::document::{Document, load, load_templates};
+pub use self::document::{Document, load_templates};
 pub use self::embed::{Embed, Truncation};
-pub use self::glow::{GlowEval, GlowTrain, Sampler, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
+pub use self::glow::{GlowEval, GlowTrain, Inputs, Sampler, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
 pub use self::graph_questions::GraphQuestions;
 pub use self::optim::{AdamW, Checkpoint, Dtype, Optim};
 pub use self::sft::{EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Sft};

@@ -1,10 +1,10 @@
-//! Settings that every training stage has: optimiser, checkpoints, number format.
+//! Settings that every training stage has: optimizer, checkpoints, number format.
 
 use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
-/// Optimiser of a training stage.
+/// Optimizer of a training stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Optim {
     /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
@@ -18,7 +18,7 @@ impl Optim {
         config.lr
     }
 
-    /// A fresh optimiser; the learning rate is given at every step.
+    /// A fresh optimizer; the learning rate is given at every step.
     pub fn init(&self) -> ModuleOptimizer {
         let Self::AdamW(AdamW { weight_decay, betas, eps, .. }) = *self;
         AdamWConfig::new()
@@ -51,12 +51,7 @@ pub struct AdamW {
 impl AdamW {
     /// The defaults with a learning rate.
     pub fn new(lr: f64) -> Self {
-        Self {
-            lr,
-            weight_decay: Self::default_weight_decay(),
-            betas: Self::default_betas(),
-            eps: Self::default_eps(),
-        }
+        Self { lr, weight_decay: Self::default_weight_decay(), betas: Self::default_betas(), eps: Self::default_eps() }
     }
 
     fn default_weight_decay() -> f64 {
@@ -76,7 +71,7 @@ impl AdamW {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Checkpoint {
-    /// Optimiser steps between two saves; a crash loses at most so many. Default 500.
+    /// Optimizer steps between two saves; a crash loses at most so many. Default 500.
     pub every_steps: usize,
     /// How many of the newest saves are kept, besides the best one. Default 2.
     pub keep: usize,

@@ -1,5 +1,6 @@
 //! `--set path=value`: the value is written into the resolved recipe, which is then parsed as strictly as a file.
 
+use std::fmt;
 use std::ops::Range;
 
 use super::spans::{Node, is_one_value};
@@ -28,7 +29,9 @@ impl Override {
         let source = SourceText::new("--set", argument);
         let whole = 0..argument.len();
         let Some((target, value)) = argument.split_once('=') else {
-            return Err(Problem::new(&source, whole, "there is no `=`").help("write path=value, as in stages.sft.epochs=3"));
+            return Err(
+                Problem::new(&source, whole, "there is no `=`").help("write path=value, as in stages.sft.epochs=3")
+            );
         };
         let text = recipe.to_ron().map_err(|error| Problem::new(&source, whole, error.to_string()))?;
         let (path, slot) = find(recipe, &text, target.trim_end()).map_err(|problem| problem.of(&source))?;
@@ -55,6 +58,13 @@ impl Override {
         let value = &self.source.text[self.value.clone()];
         let span = Node::read(value).find(rest).0.headline(value);
         Some((&self.source, self.value.start + span.start..self.value.start + span.end))
+    }
+}
+
+/// As on the command line.
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} '{}'", self.source.name, self.source.text)
     }
 }
 

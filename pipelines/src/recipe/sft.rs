@@ -8,7 +8,7 @@ use super::source::Source;
 use crate::train::Schedule;
 
 /// Trains a decoder on the assistant's turns of chats, through a LoRA adapter or in full. The loss is the mean
-/// cross-entropy over the supervised tokens of one optimiser step.
+/// cross-entropy over the supervised tokens of one optimizer step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sft {
@@ -17,7 +17,7 @@ pub struct Sft {
     pub name: Option<String>,
     /// The decoder to train.
     pub model: Source,
-    /// A `GraphQuestions` stage, `Chat` data, or the path of a file of chats.
+    /// A `GraphQuestions` stage, `Chat` data, or the path of such.
     pub data: Source,
     /// The adapter to train. Default none: all weights are trained.
     #[serde(default)]
@@ -28,10 +28,10 @@ pub struct Sft {
     /// Passes over the data. Default 20.
     #[serde(default = "Sft::default_epochs")]
     pub epochs: usize,
-    /// Stops after so many optimiser steps, if that is earlier. Default none.
+    /// Stops after so many optimizer steps, if that is earlier. Default none.
     #[serde(default)]
     pub max_steps: Option<usize>,
-    /// Chats per optimiser step. Default 64.
+    /// Chats per optimizer step. Default 64.
     #[serde(default = "Sft::default_sequences_per_step")]
     pub sequences_per_step: usize,
     /// Tokens, padding included, that go through the model at once; a step is made of as many micro-batches as that
@@ -56,10 +56,11 @@ pub struct Sft {
     /// Largest global norm of the gradient; longer ones are scaled down to it. Default 1.
     #[serde(default = "Sft::default_clip")]
     pub clip: Option<f64>,
-    /// `StepLr` counts optimiser steps. Default `WarmupCosine(warmup: 0.03)`.
+    /// `StepLr` counts optimizer steps. Default `WarmupCosine(warmup: 0.03)`.
     #[serde(default = "Sft::default_lr_schedule")]
     pub schedule: Schedule,
-    /// Evaluates on the questions that the `GraphQuestions` stage holds out. Default none.
+    /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, or
+    /// `test.jsonl` of a folder. Default none.
     #[serde(default)]
     pub eval: Option<Evaluation>,
     /// Ends training when evaluation no longer improves; needs `eval`. Default none.
@@ -125,7 +126,7 @@ impl From<Framing> for burn_models::text::Framing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
-    /// Optimiser steps between two evaluations.
+    /// Optimizer steps between two evaluations.
     pub every_steps: usize,
     /// Evaluates on the first so many records only. Default all.
     #[serde(default)]

@@ -182,6 +182,6 @@ pub enum DataSource {
     Flora(PathBuf),
     /// Generated FLORA records with planted rules.
     Synthetic(SyntheticConfig),
-    /// A file of chats, one `{"messages": […]}` per line.
+    /// A file of chats, one `{"messages": […]}` per line; or a folder with `train.jsonl` and, to evaluate on, `test.jsonl`.
     Chat(PathBuf),
 }

@@ -66,9 +66,9 @@ impl<'a> Text<'a> {
                 self.problem(self.enclosing(end), format!("field `{field}` is missing{place}"))
                     .label(format!("add `{field}: …`"))
             }
-            Ron::ExpectedDifferentStructName { expected, found } => self
-                .problem(start..end, format!("expected `{expected}`, found `{found}`"))
-                .accepted(found, [*expected]),
+            Ron::ExpectedDifferentStructName { expected, found } => {
+                self.problem(start..end, format!("expected `{expected}`, found `{found}`")).accepted(found, [*expected])
+            }
             Ron::IntegerOutOfBounds => {
                 self.problem(last.clone(), format!("`{}` is out of range here", self.quote(&last)))
             }
@@ -89,7 +89,7 @@ impl<'a> Text<'a> {
             Ron::TrailingCharacters => {
                 self.problem(next, "the recipe ends before this").help("a file holds one `Recipe(…)`")
             }
-            Ron::InvalidEscape(reason) => self.problem(last, format!("wrong escape in a string: {reason}")),
+            Ron::InvalidEscape(reason) => self.problem(next, format!("wrong escape in a string: {reason}")),
             Ron::InvalidValueForType { expected, found } => {
                 self.problem(self.consumed(&last), format!("expected {expected}, found {found}"))
             }
@@ -167,7 +167,11 @@ impl<'a> Text<'a> {
     /// The value that ends with the token `last`: that token, or the name of what it closes.
     fn consumed(&self, last: &Range<usize>) -> Range<usize> {
         fn ending_at(node: &Node, end: usize) -> Option<&Node> {
-            if node.span.end == end { Some(node) } else { node.children.iter().find_map(|child| ending_at(&child.value, end)) }
+            if node.span.end == end {
+                Some(node)
+            } else {
+                node.children.iter().find_map(|child| ending_at(&child.value, end))
+            }
         }
         let text = &self.source.text;
         ending_at(&Node::read(text), last.end).map_or(last.clone(), |node| node.headline(text))
@@ -205,8 +209,11 @@ impl<'a> Text<'a> {
                         let opener = self.quote(&opened.span);
                         let closer = char::from(closer);
                         return Some(
-                            self.problem(token.span.clone(), format!("`{}` cannot close `{opener}`", char::from(first)))
-                                .label(format!("expected `{closer}` for the `{opener}` at {line}:{column}")),
+                            self.problem(
+                                token.span.clone(),
+                                format!("`{}` cannot close `{opener}`", char::from(first)),
+                            )
+                            .label(format!("expected `{closer}` for the `{opener}` at {line}:{column}")),
                         );
                     }
                 }

@@ -11,7 +11,7 @@ use datasets::Split;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,9 +30,68 @@ impl Table {
         self.values.len() / self.width.max(1)
     }
 
+    fn row(&self, row: u32) -> &[f32] {
+        &self.values[row as usize * self.width..(row as usize + 1) * self.width]
+    }
+
     fn tensor(&self, device: &Device) -> Tensor<2> {
         Tensor::from_data(TensorData::new(self.values.clone(), [self.rows(), self.width]), device)
     }
+}
+
+/// A shift and a scale for every column of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standardization {
+    /// What is subtracted.
+    pub mean: Vec<f32>,
+    /// What the rest is divided by.
+    pub deviation: Vec<f32>,
+}
+
+/// Columns that hardly vary are not blown up.
+const LEAST_DEVIATION: f64 = 1e-6;
+
+impl Standardization {
+    /// Mean and deviation of the columns over these rows of a table.
+    pub fn of(table: &Table, rows: &BTreeSet<u32>) -> Self {
+        let count = rows.len().max(1) as f64;
+        let column = |sum: &dyn Fn(&mut [f64], &[f32])| {
+            let mut sums = vec![0.0f64; table.width];
+            for row in rows {
+                sum(&mut sums, table.row(*row));
+            }
+            sums.into_iter().map(|s| s / count).collect::<Vec<f64>>()
+        };
+        let mean = column(&|sums, row| sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v)));
+        let variance = column(&|sums, row| {
+            for ((s, v), m) in sums.iter_mut().zip(row).zip(&mean) {
+                *s += (f64::from(*v) - m).powi(2);
+            }
+        });
+        Self {
+            mean: mean.iter().map(|m| *m as f32).collect(),
+            deviation: variance.iter().map(|v| v.sqrt().max(LEAST_DEVIATION) as f32).collect(),
+        }
+    }
+
+    fn apply(&self, table: &mut Table) {
+        for row in table.values.chunks_exact_mut(table.width.max(1)) {
+            for ((v, m), d) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *v = (*v - m) / d;
+            }
+        }
+    }
+}
+
+/// How a predictor wants its inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputScale {
+    /// For the language model's vectors.
+    pub llm: Standardization,
+    /// For the sentence vectors.
+    pub text: Standardization,
 }
 
 /// FLORA records with the vectors of their workflows and texts.
@@ -110,6 +169,27 @@ impl EmbeddedData {
         let path = folder.join(INFO);
         let text = std::fs::read(&path).map_err(Error::io(&path))?;
         serde_json::from_slice(&text).map_err(|e| Error::io(&path)(e.into()))
+    }
+
+    /// What the columns of both tables would be standardised by: mean and deviation over the rows that a split uses.
+    ///
+    /// # Errors
+    /// Where the data has no such split.
+    pub fn standardization(&self, split: Split) -> Result<InputScale, Error> {
+        let records = self.records(split)?;
+        let workflows: BTreeSet<u32> = records.workflow.iter().copied().collect();
+        let mut texts: BTreeSet<u32> = records.task.iter().copied().collect();
+        texts.extend(workflows.iter().flat_map(|w| self.index.node_texts(*w)));
+        Ok(InputScale {
+            llm: Standardization::of(&self.llm, &workflows),
+            text: Standardization::of(&self.text, &texts),
+        })
+    }
+
+    /// Standardises both tables.
+    pub fn standardize(&mut self, scale: &InputScale) {
+        scale.llm.apply(&mut self.llm);
+        scale.text.apply(&mut self.text);
     }
 
     /// The vectors on a device (without autodiff).

@@ -1,11 +1,11 @@
 //! The stage that evaluates a GLOW predictor.
 
 use super::context::{StageContext, StageEnd};
-use super::embedded::{EmbeddedData, glow_data};
+use super::embedded::EmbeddedData;
 use super::error::Error;
 use super::glow_train::{BEST, FINAL};
-use super::predictor::{PredictorFile, score};
-use crate::eval::{GlowMetrics, ScoredRecord, UtilityOptions};
+use super::predictor::PredictorFile;
+use crate::eval::{GlowMetrics, ScoredRecord};
 use crate::recipe::{GlowEval, Weights};
 use datasets::atomic::AtomicFile;
 use std::collections::BTreeMap;
@@ -15,14 +15,7 @@ use std::path::Path;
 pub(super) fn run(context: &StageContext, stage: &GlowEval) -> Result<StageEnd, Error> {
     let data = EmbeddedData::load(&context.path("embeddings", &stage.embeddings)?)?;
     let records = data.records(stage.split)?;
-    let tables = data.tables(&context.device);
-    let glow = glow_data(records, data.workflows(), tables);
     let weights = context.path("weights", &stage.weights)?;
-    let utility = UtilityOptions {
-        min_records: stage.utility.min_records,
-        points: stage.utility.points,
-        ..UtilityOptions::default()
-    };
 
     let mut metrics = BTreeMap::new();
     let mut artefacts = Vec::new();
@@ -32,7 +25,7 @@ pub(super) fn run(context: &StageContext, stage: &GlowEval) -> Result<StageEnd, 
             Weights::Final => FINAL,
         };
         let stored = PredictorFile::load(&weights.join(name), &context.device)?;
-        let scores = score(&stored.predictor, &glow, stage.batch_size, &context.device)?;
+        let scores = stored.score(data.clone(), stage.split, stage.batch_size, &context.device)?;
         let scored: Vec<ScoredRecord> = (scores.into_iter().enumerate())
             .map(|(i, score)| ScoredRecord {
                 workflow_id: records.workflow_id[i],
@@ -44,7 +37,7 @@ pub(super) fn run(context: &StageContext, stage: &GlowEval) -> Result<StageEnd, 
         let file = format!("scores-{name}.jsonl");
         write_scores(&context.folder.join(&file), &scored)?;
         artefacts.push(file);
-        let found = GlowMetrics::compute(&scored, stage.threshold, &utility)?;
+        let found = GlowMetrics::compute(&scored, stage.threshold, &stage.utility)?;
         context.say(&format!(
             "{name}: accuracy {:.4} (majority {:.4}), utility {}",
             found.classes.accuracy,

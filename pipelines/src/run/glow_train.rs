@@ -5,7 +5,7 @@ use super::embedded::{EmbeddedData, glow_data};
 use super::error::Error;
 use super::predictor::PredictorFile;
 use crate::learners::{EpochOrder, GlowBatches, GlowData, GlowTask, Order, WarmupBatches, WarmupTask};
-use crate::recipe::{GlowTrain, SelectBy, TieBreak, Warmup, WarmupSampling};
+use crate::recipe::{GlowTrain, Inputs, SelectBy, TieBreak, Warmup, WarmupSampling};
 use crate::train::{Direction, EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, TrainState, fit, stream};
 use burn::module::Module;
 use burn_models::glow::{Dedup, GlowLossConfig, GlowPredictor};
@@ -24,7 +24,15 @@ pub fn predictor_folder(stage: &std::path::Path) -> std::path::PathBuf {
 }
 
 pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd, Error> {
-    let data = EmbeddedData::load(&context.path("embeddings", &stage.embeddings)?)?;
+    let mut data = EmbeddedData::load(&context.path("embeddings", &stage.embeddings)?)?;
+    let inputs = match stage.inputs {
+        Inputs::AsIs => None,
+        Inputs::Standardize => Some(data.standardization(Split::Train)?),
+    };
+    if let Some(scale) = &inputs {
+        data.standardize(scale);
+    }
+    let file = PredictorFile::new(stage.model.clone(), &data, inputs);
     let tables = data.tables(&context.device);
     let workflows = data.workflows();
     let split = |split| -> Result<GlowData, Error> {
@@ -33,7 +41,6 @@ pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd,
     let (train, valid) = (split(Split::Train)?, split(Split::Val)?);
     drop(data);
 
-    let file = PredictorFile::new(stage.model.clone(), &tables);
     let device = context.device.clone().autodiff();
     let mut predictor = file.init(stream(context.recipe.seed, "init", &[]), &device)?;
     let mut earlier_seconds = 0.0;

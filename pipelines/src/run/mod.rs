@@ -18,12 +18,12 @@ mod sources;
 
 pub use context::{StageContext, StageEnd, say};
 pub(crate) use embed::Embedder;
-pub use embedded::{EmbedInfo, EmbeddedData, Table, glow_data};
+pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Standardization, Table, glow_data};
 pub use error::Error;
 pub use glow_train::predictor_folder;
 pub use hashes::Hashes;
 pub use merge_lora::{MergeReport, merge};
-pub use predictor::{PredictorFile, StoredPredictor, score};
+pub use predictor::{PredictorFile, StoredPredictor};
 
 use crate::recipe::{Recipe, Stage};
 use crate::report::{Manifest, Status, Timings};

@@ -1,12 +1,13 @@
 //! A trained predictor on disk: a folder with `model.safetensors`, under the parameter names of the reference implementation, and
 //! `predictor.json` with everything needed to build the network again.
 
+use super::embedded::{EmbeddedData, InputScale, glow_data};
 use super::error::Error;
 use super::folder::write_json;
-use crate::learners::GlowData;
 use burn::tensor::{Device, FloatDType};
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
-use burn_models::glow::{Dedup, GlowConfig, GlowPredictor, GlowTables, original_name};
+use burn_models::glow::{Dedup, GlowConfig, GlowPredictor, original_name};
+use datasets::Split;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -20,6 +21,8 @@ pub struct PredictorFile {
     pub llm_dim: usize,
     /// Width of the sentence vectors.
     pub text_dim: usize,
+    /// How the vectors are standardised before the network sees them, if they are.
+    pub inputs: Option<InputScale>,
 }
 
 /// A predictor read from disk.
@@ -33,9 +36,9 @@ pub struct StoredPredictor {
 const FILE: &str = "predictor.json";
 
 impl PredictorFile {
-    /// The shape for these settings and tables.
-    pub fn new(model: GlowConfig, tables: &GlowTables) -> Self {
-        Self { model, llm_dim: tables.llm.dims()[1], text_dim: tables.text.dims()[1] }
+    /// The shape for these settings and data.
+    pub fn new(model: GlowConfig, data: &EmbeddedData, inputs: Option<InputScale>) -> Self {
+        Self { model, llm_dim: data.llm.width, text_dim: data.text.width, inputs }
     }
 
     /// A fresh predictor; all its numbers are drawn from `seed`.
@@ -70,23 +73,38 @@ impl PredictorFile {
     }
 }
 
-/// The scores of all records, in their order. Every batch's distinct workflows are encoded once.
-///
-/// # Errors
-/// Embeddings that do not fit the predictor.
-pub fn score(
-    predictor: &GlowPredictor,
-    data: &GlowData,
-    batch_size: usize,
-    device: &Device,
-) -> Result<Vec<f32>, Error> {
-    predictor.check_tables(&data.tables)?;
-    let mut scores = Vec::with_capacity(data.records.len());
-    let all: Vec<u32> = (0..data.records.len() as u32).collect();
-    for records in all.chunks(batch_size.max(1)) {
-        let item = data.collate(records, Dedup::Share, device)?;
-        let output = predictor.forward(&item.batch, &item.tables);
-        scores.extend(predictor.scores(output.logits).into_data().iter::<f32>());
+impl StoredPredictor {
+    /// The scores of a split's records, in their order. Every batch's distinct workflows are encoded once.
+    ///
+    /// # Errors
+    /// Embeddings that do not fit the predictor, or a split that is not there.
+    pub fn score(
+        &self,
+        mut data: EmbeddedData,
+        split: Split,
+        batch_size: usize,
+        device: &Device,
+    ) -> Result<Vec<f32>, Error> {
+        let found = (data.llm.width, data.text.width);
+        let wanted = (self.file.llm_dim, self.file.text_dim);
+        if found != wanted {
+            let reason = format!(
+                "it was trained on vectors of widths {} and {}, these have {} and {}: embed with the same models",
+                wanted.0, wanted.1, found.0, found.1
+            );
+            return Err(Error::Stage { stage: "predictor".into(), reason });
+        }
+        if let Some(scale) = &self.file.inputs {
+            data.standardize(scale);
+        }
+        let glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
+        let mut scores = Vec::with_capacity(glow.records.len());
+        let all: Vec<u32> = (0..glow.records.len() as u32).collect();
+        for records in all.chunks(batch_size.max(1)) {
+            let item = glow.collate(records, Dedup::Share, device)?;
+            let output = self.predictor.forward(&item.batch, &item.tables);
+            scores.extend(self.predictor.scores(output.logits).into_data().iter::<f32>());
+        }
+        Ok(scores)
     }
-    Ok(scores)
 }

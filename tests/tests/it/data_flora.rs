@@ -165,7 +165,7 @@ fn synthetic_records_carry_their_rule() {
     let data = synthetic(folder.path());
     let index = FloraIndex::read(folder.path(), &ReadOptions::default()).unwrap();
     let summary = index.summary();
-    assert_eq!((summary.workflows, summary.workflow_ids, summary.tasks), (66, 66, 36));
+    assert_eq!((summary.workflows, summary.workflow_ids, summary.tasks), (64, 64, 40));
     assert_eq!(summary.conflicting_ids, 0);
     for (split, records) in index.splits() {
         assert_eq!(records.len(), data.split(split).len());

@@ -104,7 +104,8 @@ proptest! {
             let run = |batch: &GlowBatch| {
                 let output = model.forward(batch, &tables);
                 let loss = model.loss(&output, batch, &GlowLossConfig::default());
-                (values(output.logits), [values(loss.prediction), values(loss.contrast), values(loss.active_tasks)].concat())
+                let losses = [loss.prediction, loss.contrast, loss.active_tasks].map(values).concat();
+                (values(output.logits), losses)
             };
             let (logits, losses) = run(&data.batch(Dedup::Share, &device));
             let repeated = run(&data.batch(Dedup::Repeat, &device));
@@ -136,7 +137,8 @@ proptest! {
         rows in vec((eighths(3), any::<bool>(), 0..3usize), 1..12), margin in 0.0..1.0f64, active in any::<bool>(),
     ) {
         // Rows of zeros are common enough to be met: one in some hundred is one by itself, and here one in eight.
-        let x: Vec<f32> = rows.iter().enumerate().flat_map(|(i, r)| if i % 8 == 5 { vec![0.0; 3] } else { r.0.clone() }).collect();
+        let row = |(i, r): (usize, &(Vec<f32>, bool, usize))| if i % 8 == 5 { vec![0.0; 3] } else { r.0.clone() };
+        let x: Vec<f32> = rows.iter().enumerate().flat_map(row).collect();
         let labels: Vec<f32> = rows.iter().map(|r| r.1 as u8 as f32).collect();
         let tasks: Vec<usize> = rows.iter().map(|r| r.2).collect();
         let x64: Vec<f64> = x.iter().map(|v| *v as f64).collect();
@@ -182,7 +184,8 @@ proptest! {
             loss(&x)
         };
         let (h, here) = (1e-6, loss(&x64));
-        let slopes: Vec<(f64, f64)> = (0..x.len()).map(|i| ((step(i, h) - here) / h, (here - step(i, -h)) / h)).collect();
+        let sides = |i: usize| ((step(i, h) - here) / h, (here - step(i, -h)) / h);
+        let slopes: Vec<(f64, f64)> = (0..x.len()).map(sides).collect();
         // At the kink of a hinge the two differ, and there is no gradient.
         prop_assume!(slopes.iter().all(|(right, left)| (right - left).abs() < 1e-4));
         let want: Vec<f64> = slopes.iter().map(|(right, left)| (right + left) / 2.0).collect();

@@ -57,9 +57,9 @@ impl std::fmt::Debug for Segments {
 }
 
 impl Segments {
-    /// Result `[count, width]` (or `[rows, width]` for softmax) and gradient `[rows, width]`, column by column and segment
-    /// by segment; `reduce` gets the values of one segment and the cotangents of its result and returns the result and
-    /// the gradient of each value.
+    /// Result `[count, width]` (or `[rows, width]` for softmax) and gradient `[rows, width]`, column by column and
+    /// segment by segment; `reduce` gets the values of one segment and the cotangents of its result and returns the
+    /// result and the gradient of each value.
     fn slow(&self, softmax: bool, reduce: impl Fn(&[f64], &[f64]) -> (Vec<f64>, Vec<f64>)) -> (Vec<f32>, Vec<f32>) {
         let rows = self.segments.len();
         let mut out = vec![0.0; if softmax { rows } else { self.count } * self.width];
@@ -264,7 +264,8 @@ proptest! {
             let run = |graphs: &[&Graph], first: usize| {
                 let nodes: usize = graphs.iter().map(|g| g.num_nodes).sum();
                 let batch = GraphBatch::new(graphs, SelfLoops::ReplaceOnce, &device).unwrap();
-                let out = encoder.forward(tensor(&x[first * WIDTH..][..nodes * WIDTH], [nodes, WIDTH], &device), &batch);
+                let x = tensor(&x[first * WIDTH..][..nodes * WIDTH], [nodes, WIDTH], &device);
+                let out = encoder.forward(x, &batch);
                 (values(out.nodes), values(out.graphs))
             };
             let (nodes, vectors) = run(&graphs.iter().collect::<Vec<_>>(), 0);
@@ -323,11 +324,12 @@ proptest! {
         let dense = DenseGat { heads, width, theta: &theta, att_src: &src, att_dst: &dst };
         let mut want = dense.run(&f64s(&x[..3 * n]), &graph);
         if !concat {
-            let head = |i: usize, c: usize| (0..heads).map(|h| want[i * out + h * width + c]).sum::<f64>() / heads as f64;
-            want = (0..n * width).map(|k| head(k / width, k % width)).collect();
+            let sum = |i: usize, c: usize| (0..heads).map(|h| want[i * out + h * width + c]).sum::<f64>();
+            want = (0..n * width).map(|k| sum(k / width, k % width) / heads as f64).collect();
         }
         for (name, device) in devices() {
-            let mut gat = GatConvConfig::new(3, width).with_heads(heads).with_concat(concat).with_bias(false).init(&device);
+            let config = GatConvConfig::new(3, width).with_heads(heads).with_concat(concat).with_bias(false);
+            let mut gat = config.init(&device);
             gat.lin.weight = burn::module::Param::from_tensor(tensor(&weights[..3 * out], [3, out], &device));
             gat.att_src = burn::module::Param::from_tensor(tensor(&vectors[..out], [1, heads, width], &device));
             gat.att_dst = burn::module::Param::from_tensor(tensor(&vectors[9..][..out], [1, heads, width], &device));

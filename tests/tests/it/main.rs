@@ -19,6 +19,7 @@ mod parity_gnn;
 mod parity_lora;
 mod parity_sampling;
 mod parity_text;
+mod recipes;
 mod report;
 mod text_properties;
 mod torch_layout;

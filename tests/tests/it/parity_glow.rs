@@ -218,7 +218,7 @@ fn every_weight_has_its_original_name() {
 #[test]
 fn files_convert_to_the_original_and_back() {
     for (reference, name, device) in setups() {
-        let file = Weights::open(&reference.dir.join("predictor_weights.safetensors")).unwrap();
+        let file = Weights::open(reference.dir.join("predictor_weights.safetensors")).unwrap();
         let options = LoadOptions { names: &original_name, dtype: FloatDType::F32, allow_unused: &[] };
         let model = load(reference.setup(&device, false).model, &file, &options).unwrap();
         let filled = reference.setup(&device, true).model;

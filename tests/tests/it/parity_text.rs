@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// The tokenizer folders that belong to a reference folder.
 fn tokenizers(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = list(folder).into_iter().filter(|path| path.join("tokenizer.json").exists()).collect();
+    let mut found: Vec<PathBuf> =
+        list(folder).into_iter().filter(|path| path.join("tokenizer.json").exists()).collect();
     if folder.join("tokenizer.json").exists() {
         found.push(folder.to_path_buf());
     }
@@ -29,11 +30,11 @@ fn strings(value: &Value) -> Vec<&str> {
 #[test]
 fn encodings() {
     const FILES: [&str; 3] = ["encodings.jsonl", "tokenizer_encodings.jsonl", "sentences.jsonl"];
-    let folders = fixture_folders("encodings", |f| {
-        FILES.iter().any(|name| f.join(name).exists()) && !tokenizers(f).is_empty()
-    });
+    let folders =
+        fixture_folders("encodings", |f| FILES.iter().any(|name| f.join(name).exists()) && !tokenizers(f).is_empty());
     for folder in folders {
-        let rows: Vec<Value> = FILES.iter().filter(|n| folder.join(n).exists()).flat_map(|n| json_lines(&folder.join(n))).collect();
+        let rows: Vec<Value> =
+            FILES.iter().filter(|n| folder.join(n).exists()).flat_map(|n| json_lines(&folder.join(n))).collect();
         for dir in tokenizers(&folder) {
             let tokenizer = Tokenizer::from_folder(&dir).unwrap();
             let limit = dir.join("sentence_bert_config.json");
@@ -104,12 +105,16 @@ fn batches() {
 fn variables(row: &Value) -> Map<String, Value> {
     const OTHERS: [&str; 6] = ["template", "messages", "tools", "add_generation_prompt", "rendered", "ids"];
     let row = row.as_object().unwrap();
-    row.iter().filter(|(k, v)| !OTHERS.contains(&k.as_str()) && !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect()
+    row.iter()
+        .filter(|(k, v)| !OTHERS.contains(&k.as_str()) && !v.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 #[test]
 fn chat_renderings() {
-    let folders = fixture_folders("chat templates", |f| f.join("chat_templates.jsonl").exists() && !tokenizers(f).is_empty());
+    let folders =
+        fixture_folders("chat templates", |f| f.join("chat_templates.jsonl").exists() && !tokenizers(f).is_empty());
     for folder in folders {
         let rows = json_lines(&folder.join("chat_templates.jsonl"));
         assert!(!rows.is_empty());
@@ -179,7 +184,12 @@ fn folders_survive_saving() {
         let again = Tokenizer::from_folder(copy.path()).unwrap();
         let text = "The in-degree of node 12 is 3; l'été 你好 🚀\n\n<|im_end|> [SEP] <think>";
         for specials in [Specials::Parse, Specials::Plain] {
-            assert_eq!(again.encode(text, specials).unwrap(), original.encode(text, specials).unwrap(), "{}", dir.display());
+            assert_eq!(
+                again.encode(text, specials).unwrap(),
+                original.encode(text, specials).unwrap(),
+                "{}",
+                dir.display()
+            );
         }
         assert_eq!(again.hash(), original.hash());
         assert_eq!(again.eos_ids(), original.eos_ids());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use hearth::diagnostics::SourceText;
+use hearth::diagnostics::{SourceText, render};
 use hearth::recipe::{Document, Recipe};
 use tempfile::TempDir;
 
@@ -49,29 +49,54 @@ struct Fault {
     words: &'static [&'static str],
 }
 
-const fn fault(
-    from: &'static str,
-    to: &'static str,
-    place: &'static str,
-    words: &'static [&'static str],
-) -> Fault {
+const fn fault(from: &'static str, to: &'static str, place: &'static str, words: &'static [&'static str]) -> Fault {
     Fault { from, to, place, words }
 }
 
 const SYNTAX: &[Fault] = &[
     // Unknown names: the accepted ones and the nearest.
-    fault("device: Flex", "deivce: Flex", "3:5", &["unknown field `deivce` in `Recipe`", "did you mean `device`?", "accepted: name, seed, device"]),
+    fault(
+        "device: Flex",
+        "deivce: Flex",
+        "3:5",
+        &["unknown field `deivce` in `Recipe`", "did you mean `device`?", "accepted: name, seed, device"],
+    ),
     fault("epochs: 2", "epohcs: 2", "15:13", &["unknown field `epohcs` in `Sft`", "did you mean `epochs`?"]),
-    fault("lr: 1e-3", "learning_rate: 1e-3", "17:26", &["unknown field `learning_rate`", "accepted: lr, weight_decay, betas, eps"]),
+    fault(
+        "lr: 1e-3",
+        "learning_rate: 1e-3",
+        "17:26",
+        &["unknown field `learning_rate`", "accepted: lr, weight_decay, betas, eps"],
+    ),
     fault("(rank: 2)", "(rang: 2)", "14:20", &["unknown field `rang`", "did you mean `rank`?"]),
-    fault("hidden_size: 32)),\n        \"text\"", "hiden_size: 32)),\n        \"text\"", "5:29", &["did you mean `hidden_size`?"]),
+    fault(
+        "hidden_size: 32)),\n        \"text\"",
+        "hiden_size: 32)),\n        \"text\"",
+        "5:29",
+        &["did you mean `hidden_size`?"],
+    ),
     fault("train: 96", "trian: 96", "8:58", &["did you mean `train`?"]),
     fault("Sft(", "Stf(", "11:9", &["unknown value `Stf`", "did you mean `Sft`?", "GraphQuestions, Sft, MergeLora"]),
     fault("Flex", "Gpu", "3:13", &["unknown value `Gpu`", "accepted: Auto, Flex, Ndarray, Cuda"]),
-    fault("Model(\"llm\"),\n            data", "Modle(\"llm\"),\n            data", "12:20", &["did you mean `Model`?"]),
-    fault("Model(\"llm\"),\n            data", "\"llm\",\n            data", "12:20", &["found `\"llm\"`", "accepted: Model, Data, Stage, Path"]),
+    fault(
+        "Model(\"llm\"),\n            data",
+        "Modle(\"llm\"),\n            data",
+        "12:20",
+        &["did you mean `Model`?"],
+    ),
+    fault(
+        "Model(\"llm\"),\n            data",
+        "\"llm\",\n            data",
+        "12:20",
+        &["found `\"llm\"`", "accepted: Model, Data, Stage, Path"],
+    ),
     fault("optim: AdamW(lr: 1e-3)", "optim: (lr: 1e-3)", "17:20", &["has to begin with its kind", "accepted: AdamW"]),
-    fault("Sft(\n            model", "Sft((\n            model", "11:13", &["expected a field, found `(`", "accepted: name, model"]),
+    fault(
+        "Sft(\n            model",
+        "Sft((\n            model",
+        "11:13",
+        &["expected a field, found `(`", "accepted: name, model"],
+    ),
     fault("device: Flex", "device: Flex(0)", "3:17", &["`Flex` has no fields"]),
     fault("device: Flex", "device: Cuda", "3:13", &["`Cuda` needs parentheses"]),
     // Missing and repeated fields.
@@ -92,7 +117,12 @@ const SYNTAX: &[Fault] = &[
     fault("batch_size: 32", "drop_last: 1", "25:24", &["expected true or false, found `1`"]),
     // Brackets, quotes, separators.
     fault("    ],\n)", "    ]", "1:7", &["`(` is never closed"]),
-    fault("Stage(\"embed\")),\n    ],", "Stage(\"embed\"),\n    ],", "28:5", &["`]` cannot close `(`", "the `(` at 27:17"]),
+    fault(
+        "Stage(\"embed\")),\n    ],",
+        "Stage(\"embed\"),\n    ],",
+        "28:5",
+        &["`]` cannot close `(`", "the `(` at 27:17"],
+    ),
     fault("name: \"base\"", "name: \"base", "2:11", &["only ends at 5:10", "closing quote missing"]),
     fault("\n)\n", "\n)\n\"", "30:1", &["the string is never closed"]),
     fault("epochs: 2,", "epochs: 2", "16:13", &["expected a comma, found `sequences_per_step`"]),
@@ -106,25 +136,72 @@ const RULES: &[Fault] = &[
     fault("\"base\"", "\"../base\"", "2:11", &["contains '/'", "it becomes a folder"]),
     fault("\"base\"", "\"\"", "2:11", &["is empty"]),
     fault("weights: Stage", "name: \"sft\", weights: Stage", "27:24", &["two stages are called `sft`", "stage 2"]),
-    fault("epochs: 2", "name: \"s f t\"", "15:19", &["contains ' '"]),
+    fault("weights: Stage", "name: \"s f t\", weights: Stage", "27:24", &["contains ' '"]),
+    fault(
+        "\"text\": ",
+        "\"flora\": Init(Decoder()), \"text\": ",
+        "8:22",
+        &["`models` has an entry called `flora` too"],
+    ),
+    fault("\"text\": ", "\"a/b\": Init(Decoder()), \"text\": ", "6:16", &["contains '/'"]),
     fault("\"text\": ", "\"llm\": Init(Decoder()), \"text\": ", "6:9", &["two entries called `llm`"]),
     // References.
-    fault("Model(\"llm\"),\n            data", "Model(\"lmm\"),\n            data", "12:20", &["no entry of `models` called `lmm`", "did you mean `llm`?"]),
-    fault("Stage(\"graph-questions\")", "Stage(\"graph-question\")", "13:19", &["no earlier stage called `graph-question`", "did you mean `graph-questions`?"]),
+    fault(
+        "Model(\"llm\"),\n            data",
+        "Model(\"lmm\"),\n            data",
+        "12:20",
+        &["no entry of `models` called `lmm`", "did you mean `llm`?"],
+    ),
+    fault(
+        "Stage(\"graph-questions\")",
+        "Stage(\"graph-question\")",
+        "13:19",
+        &["no earlier stage called `graph-question`", "did you mean `graph-questions`?"],
+    ),
     fault("Stage(\"graph-questions\")", "Stage(\"flora\")", "13:19", &["did you mean Data(\"flora\")?"]),
-    fault("Stage(\"graph-questions\")", "Stage(\"embed\")", "13:19", &["no earlier stage called `embed`", "comes later"]),
+    fault(
+        "Stage(\"graph-questions\")",
+        "Stage(\"embed\")",
+        "13:19",
+        &["no earlier stage called `embed`", "comes later"],
+    ),
     fault("Stage(\"graph-questions\")", "Stage(\"sft\")", "13:19", &["the stage itself"]),
     // Sorts.
-    fault("weights: Stage(\"glow-train\")", "weights: Stage(\"embed\")", "27:27", &["Stage(\"embed\") is embeddings, but a GLOW predictor is needed"]),
-    fault("Stage(\"merge-lora\")", "Stage(\"sft\")", "20:41", &["an adapter without its base", "MergeLora(base: …, adapter: Stage(\"sft\"))"]),
+    fault(
+        "weights: Stage(\"glow-train\")",
+        "weights: Stage(\"embed\")",
+        "27:27",
+        &["Stage(\"embed\") is embeddings, but a GLOW predictor is needed"],
+    ),
+    fault(
+        "Stage(\"merge-lora\")",
+        "Stage(\"sft\")",
+        "20:41",
+        &["an adapter without its base", "MergeLora(base: …, adapter: Stage(\"sft\"))"],
+    ),
     fault("            lora: (rank: 2),\n", "", "18:48", &["is a decoder, but a LoRA adapter is needed", "`lora`"]),
-    fault("text: Model(\"text\")", "text: Model(\"llm\")", "20:67", &["is a decoder, but a sentence encoder is needed"]),
-    fault("Model(\"llm\"),\n            data", "Data(\"flora\"),\n            data", "12:20", &["Data(\"flora\") is FLORA data, but a decoder is needed"]),
-    fault("Embed(data: Data(\"flora\")", "Embed(data: Model(\"llm\")", "20:21", &["is a decoder, but FLORA data is needed"]),
+    fault(
+        "text: Model(\"text\")",
+        "text: Model(\"llm\")",
+        "20:68",
+        &["is a decoder, but a sentence encoder is needed"],
+    ),
+    fault(
+        "Model(\"llm\"),\n            data",
+        "Data(\"flora\"),\n            data",
+        "12:20",
+        &["Data(\"flora\") is FLORA data, but a decoder is needed"],
+    ),
+    fault(
+        "Embed(data: Data(\"flora\")",
+        "Embed(data: Model(\"llm\")",
+        "20:21",
+        &["is a decoder, but FLORA data is needed"],
+    ),
     // Ranges.
     fault("lr: 1e-3", "lr: 0", "17:30", &["`lr` is 0", "above 0"]),
     fault("lr: 1e-3", "lr: NaN", "17:30", &["`lr` is NaN"]),
-    fault("lr: 1e-3", "lr: 1e-3, betas: (0.9, 1.0)", "17:50", &["`betas` holds 1", "[0, 1)"]),
+    fault("lr: 1e-3", "lr: 1e-3, betas: (0.9, 1.0)", "17:49", &["`betas` holds 1", "[0, 1)"]),
     fault("lr: 1e-3", "lr: 1e-3, eps: 0", "17:41", &["`eps` is 0"]),
     fault("epochs: 2", "epochs: 0", "15:21", &["`epochs` is 0", "at least 1"]),
     fault("epochs: 2", "clip: 0", "15:19", &["`clip` is 0"]),
@@ -134,44 +211,94 @@ const RULES: &[Fault] = &[
     fault("epochs: 2", "early_stopping: (patience: 3)", "15:29", &["early stopping needs `eval`"]),
     fault("rank: 2", "rank: 0", "14:26", &["`rank`", "0"]),
     fault("rank: 2", "dropout: 1.0", "14:29", &["`dropout`"]),
-    fault("rank: 2", "targets: Names([\"q_proj\", \"v_prj\"])", "14:46", &["no linear layer is called `v_prj`", "did you mean `v_proj`?"]),
+    fault(
+        "rank: 2",
+        "targets: Names([\"q_proj\", \"v_prj\"])",
+        "14:46",
+        &["no linear layer is called `v_prj`", "did you mean `v_proj`?"],
+    ),
     fault("rank: 2", "targets: Regex(\"(\")", "14:29", &["not a regular expression"]),
     fault("hidden_dim: 16", "hidden_dim: 18", "23:20", &["not a multiple"]),
     fault("hidden_dim: 16", "dropout: 1.0", "23:30", &["`dropout`"]),
-    fault("hidden_dim: 16", "gnn: (heads: 0)", "23:33", &["`heads`", "at least 1"]),
-    fault("\"llm\": Init(Decoder(hidden_size: 32))", "\"llm\": Init(Decoder(hidden_size: 30))", "5:42", &["`hidden_size` is 30", "multiple of `num_attention_heads`"]),
-    fault("\"llm\": Init(Decoder(hidden_size: 32))", "\"llm\": Init(Decoder(num_key_value_heads: 3))", "5:50", &["`num_key_value_heads`", "3 does not divide 4"]),
-    fault("\"llm\": Init(Decoder(hidden_size: 32))", "\"llm\": Init(Decoder(num_hidden_layers: 0))", "5:48", &["`num_hidden_layers`"]),
-    fault("Encoder(hidden_size: 32)", "Encoder(hidden_size: 33)", "6:17", &["`num_attention_heads`", "4 does not divide 33"]),
-    fault("text: Model(\"text\")", "text: Model(\"text\"), text_max_length: 600", "20:101", &["positions for 512"]),
+    fault("hidden_dim: 16", "gnn: (heads: 0)", "23:34", &["`heads`", "at least 1"]),
+    fault(
+        "\"llm\": Init(Decoder(hidden_size: 32))",
+        "\"llm\": Init(Decoder(hidden_size: 30))",
+        "5:42",
+        &["`hidden_size` is 30", "multiple of `num_attention_heads`"],
+    ),
+    fault(
+        "\"llm\": Init(Decoder(hidden_size: 32))",
+        "\"llm\": Init(Decoder(num_key_value_heads: 3))",
+        "5:50",
+        &["`num_key_value_heads`", "3 does not divide 4"],
+    ),
+    fault(
+        "\"llm\": Init(Decoder(hidden_size: 32))",
+        "\"llm\": Init(Decoder(num_hidden_layers: 0))",
+        "5:48",
+        &["`num_hidden_layers`"],
+    ),
+    fault(
+        "Encoder(hidden_size: 32)",
+        "Encoder(hidden_size: 33)",
+        "6:17",
+        &["`num_attention_heads`", "4 does not divide 33"],
+    ),
+    fault("text: Model(\"text\")", "text: Model(\"text\"), text_max_length: 600", "20:100", &["positions for 512"]),
     fault("weights: Stage", "threshold: 1.5, weights: Stage", "27:29", &["`threshold` is 1.5"]),
     fault("weights: Stage", "checkpoints: [Best, Best], weights: Stage", "27:38", &["twice"]),
     fault("weights: Stage", "utility: (points: 1), weights: Stage", "27:36", &["`points` is 1"]),
+    fault(
+        "test_workflows: 2",
+        "test_workflows: 0), Sft(name: \"x\", model: Model(\"llm\"), data: Stage(\"graph-questions\"), sequences_per_step: 1, eval: (every_steps: 1)",
+        "10:164",
+        &["holds nothing out"],
+    ),
+    fault("[Data(\"flora\")]", "[Data(\"flora\"), Data(\"flora\")]", "10:46", &["twice"]),
     fault("test_workflows: 2", "rounds: 0", "10:55", &["`rounds` is 0"]),
     fault("test_workflows: 2", "tasks: []", "10:54", &["`tasks` is empty"]),
     fault("[Data(\"flora\")]", "[]", "10:30", &["`data` is empty"]),
-    fault("test: 24", "test: 240", "8:55", &["144"]),
-    fault("test: 24", "label_noise: 0.9", "8:91", &["label_noise"]),
+    fault("test: 24", "test: 240", "8:65", &["144"]),
+    fault("test: 24", "test: 24, label_noise: 0.9", "8:101", &["label_noise"]),
     // Batches and data.
     fault("batch_size: 32", "batch_size: 128", "25:25", &["`batch_size` is 128", "only 96 training records"]),
     fault("warmup: (batch_size: 8)", "warmup: (batch_size: 64)", "24:34", &["only 12 distinct workflows"]),
     fault("sequences_per_step: 4", "sequences_per_step: 999", "16:33", &["only 150 questions"]),
     fault("test_workflows: 2", "test_workflows: 12, strict_test_count: true", "10:63", &["no question remains"]),
     // The machine.
-    fault("device: Flex", "device: Cuda(0)", "3:13", &["not compiled into this build", "--features cuda"]),
     fault("Init(Decoder(hidden_size: 32))", "Path(\"nowhere\")", "5:16", &["there is no folder nowhere"]),
     fault("Init(Decoder(hidden_size: 32))", "Path(\"qwem3\")", "5:16", &["did you mean qwen3?"]),
     fault("Init(Decoder(hidden_size: 32))", "Path(\"empty\")", "5:16", &["empty has no config.json"]),
     fault("Init(Decoder(hidden_size: 32))", "Path(\"gpt2\")", "5:16", &["`model_type`", "gpt2"]),
     fault("Init(Decoder(hidden_size: 32))", "Path(\"no-type\")", "5:16", &["missing field `model_type`"]),
     fault("Init(Decoder(hidden_size: 32))", "Path(\"qwen3\")", "5:16", &["`hidden_size`"]),
-    fault("Init(Encoder(hidden_size: 32))", "Init(Encoder(tokenizer: Path(\"empty\")))", "6:41", &["empty has no tokenizer.json"]),
-    fault("Synthetic(workflows: 12, tasks: 12, train: 96, val: 24, test: 24)", "Flora(\"some\")", "8:22", &["some has no test.jsonl"]),
-    fault("Synthetic(workflows: 12, tasks: 12, train: 96, val: 24, test: 24)", "Flora(\"a-file\")", "8:22", &["a-file is a file, but a folder is needed"]),
+    fault(
+        "Init(Encoder(hidden_size: 32))",
+        "Init(Encoder(tokenizer: Path(\"empty\")))",
+        "6:41",
+        &["empty has no tokenizer.json"],
+    ),
+    fault(
+        "Synthetic(workflows: 12, tasks: 12, train: 96, val: 24, test: 24)",
+        "Flora(\"some\")",
+        "8:22",
+        &["some has no test.jsonl"],
+    ),
+    fault(
+        "Synthetic(workflows: 12, tasks: 12, train: 96, val: 24, test: 24)",
+        "Flora(\"a-file\")",
+        "8:22",
+        &["a-file is a file, but a folder is needed"],
+    ),
     fault("Stage(\"graph-questions\")", "Path(\"chats.jsonl\")", "13:19", &["there is no file chats.jsonl"]),
+    fault("Stage(\"graph-questions\")", "Path(\"empty\")", "13:19", &["empty has no train.jsonl"]),
     fault("adapter: Stage(\"sft\")", "adapter: Path(\"empty\")", "19:48", &["empty has no adapter_config.json"]),
     fault("weights: Stage(\"glow-train\")", "weights: Path(\"empty\")", "27:27", &["empty has no manifest.json"]),
 ];
+
+const NO_CUDA: Fault =
+    fault("device: Flex", "device: Cuda(0)", "3:13", &["not compiled into this build", "--features cuda"]);
 
 /// A folder with what the faults need around them.
 fn folder() -> TempDir {
@@ -209,19 +336,40 @@ fn broken(fault: &Fault) -> String {
     BASE.replace(fault.from, fault.to)
 }
 
-/// Checks a recipe and expects one problem.
-fn expect(folder: &Path, text: &[u8], place: &str, expected: &[&str]) {
+/// Checks a recipe and expects one problem; what is different, with all that was said.
+fn judge(folder: &Path, text: &[u8], place: &str, expected: &[&str]) -> Result<(), String> {
     std::fs::write(folder.join("recipe.ron"), text).unwrap();
     let output = hearth(folder, &["check", "recipe.ron"]);
     let shown = String::from_utf8_lossy(&output.stderr);
     let said = words(&output);
-    assert_eq!(output.status.code(), Some(2), "{shown}");
-    assert!(shown.contains(&format!("[recipe.ron:{place}]")), "expected {place}:\n{shown}");
-    assert_eq!(shown.matches(",-[").count(), 1, "expected one problem:\n{shown}");
-    for word in expected {
-        assert!(said.contains(word), "expected {word:?}:\n{shown}");
+    let wrong = |what: String| Err(format!("{what}:\n{shown}"));
+    if output.status.code() != Some(2) || !output.stdout.is_empty() {
+        return wrong(format!("ended with {:?}", output.status.code()));
     }
-    assert!(output.stdout.is_empty());
+    if !shown.contains(&format!("[recipe.ron:{place}]")) {
+        return wrong(format!("not at {place}"));
+    }
+    if shown.matches(",-[").count() != 1 {
+        return wrong("more than one problem".to_owned());
+    }
+    match expected.iter().find(|word| !said.contains(**word)) {
+        Some(word) => wrong(format!("does not say {word:?}")),
+        None => Ok(()),
+    }
+}
+
+fn expect(folder: &Path, text: &[u8], place: &str, expected: &[&str]) {
+    judge(folder, text, place, expected).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+/// Every fault by itself; all that come out wrong are listed.
+fn expect_all(faults: &[Fault]) {
+    let folder = folder();
+    let wrong: Vec<String> = faults
+        .iter()
+        .filter_map(|fault| judge(folder.path(), broken(fault).as_bytes(), fault.place, fault.words).err())
+        .collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), faults.len(), wrong.join("\n"));
 }
 
 #[test]
@@ -236,20 +384,14 @@ fn the_base_is_right() {
 
 #[test]
 fn broken_syntax_is_shown_with_its_place() {
-    let folder = folder();
-    for fault in SYNTAX {
-        expect(folder.path(), broken(fault).as_bytes(), fault.place, fault.words);
-    }
+    expect_all(SYNTAX);
 }
 
 #[test]
 fn broken_rules_are_shown_with_their_place() {
-    let folder = folder();
-    for fault in RULES {
-        if fault.to.contains("Cuda") && cfg!(feature = "cuda") {
-            continue;
-        }
-        expect(folder.path(), broken(fault).as_bytes(), fault.place, fault.words);
+    expect_all(RULES);
+    if !cfg!(feature = "cuda") {
+        expect_all(&[NO_CUDA]);
     }
 }
 
@@ -305,7 +447,8 @@ fn everything_wrong_is_reported_at_once_in_the_order_of_the_file() {
     assert_eq!(output.status.code(), Some(2));
     let said = words(&output);
     let places = ["[recipe.ron:2:11]", "[recipe.ron:14:26]", "[recipe.ron:17:30]", "[recipe.ron:27:60]"];
-    let found: Vec<_> = places.iter().map(|place| said.find(place).unwrap_or_else(|| panic!("{place}: {said}"))).collect();
+    let found: Vec<_> =
+        places.iter().map(|place| said.find(place).unwrap_or_else(|| panic!("{place}: {said}"))).collect();
     assert!(found.is_sorted(), "{said}");
 }
 
@@ -328,6 +471,48 @@ fn files_that_are_no_recipes_are_refused() {
     refused("large.ron", "larger than 1 MiB");
     refused("recpie.ron", "did you mean recipe.ron?");
     refused("empty", "directory");
+}
+
+#[test]
+fn mutilated_recipes_are_refused_without_a_panic() {
+    let refuse = |text: String| {
+        if let Err(problem) = Document::parse(SourceText::new("base.ron", text.as_str())) {
+            let mut shown = String::new();
+            render(&[problem], false, &mut shown).unwrap_or_else(|_| panic!("cannot be shown:\n{text}"));
+            assert!(shown.contains("[base.ron:"), "{shown}");
+        }
+    };
+    for (at, _) in BASE.char_indices().step_by(7) {
+        let (head, tail) = BASE.split_at(at);
+        refuse(head.to_owned());
+        refuse(tail.to_owned());
+        for inserted in
+            ["(", ")", "]", "{", "\"", "'", ",", ":", "/*", "//", "r#\"", "é", "\0", "-", "1.5", "Some(", "#![", "\\"]
+        {
+            refuse(format!("{head}{inserted}{tail}"));
+            refuse(format!("{head}{inserted}{}", tail.get(1..).unwrap_or_default()));
+        }
+    }
+}
+
+#[test]
+fn mutilated_arguments_are_refused_without_a_panic() {
+    for argument in ["stages.sft.optim=AdamW(lr: 1e-3)", "models.llm=Path(\"é\")", "name=x"] {
+        for (at, _) in argument.char_indices() {
+            let (head, tail) = argument.split_at(at);
+            for inserted in ["", "(", ")", "\"", "=", ".", "é", "/*", "//", "r#\"", ",", ":", "\n", "\\", "..", " "] {
+                for argument in [format!("{head}{inserted}{tail}"), format!("{head}{inserted}")] {
+                    let mut document = parse(BASE);
+                    if let Err(hearth::Error::Recipe(problems)) =
+                        document.set(&argument).and_then(|()| document.check())
+                    {
+                        let mut shown = String::new();
+                        render(&problems, false, &mut shown).unwrap_or_else(|_| panic!("cannot be shown: {argument}"));
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -375,8 +560,16 @@ fn set_does_what_editing_the_file_would() {
         ("stages.glow-train.model.gnn.layers=3", "hidden_dim: 16", "hidden_dim: 16, gnn: (layers: 3)"),
         ("stages.graph-questions.data.0=Path(\"d\")", "[Data(\"flora\")]", "[Path(\"d\")]"),
         ("models.llm=Path(\"x=y\")", "Init(Decoder(hidden_size: 32))", "Path(\"x=y\")"),
-        ("models.llm.num_hidden_layers=3", "Decoder(hidden_size: 32)", "Decoder(hidden_size: 32, num_hidden_layers: 3)"),
-        ("data.flora=Flora(\"d\") // a comment", "Synthetic(workflows: 12, tasks: 12, train: 96, val: 24, test: 24)", "Flora(\"d\")"),
+        (
+            "models.llm.num_hidden_layers=3",
+            "Decoder(hidden_size: 32)",
+            "Decoder(hidden_size: 32, num_hidden_layers: 3)",
+        ),
+        (
+            "data.flora=Flora(\"d\") // a comment",
+            "Synthetic(workflows: 12, tasks: 12, train: 96, val: 24, test: 24)",
+            "Flora(\"d\")",
+        ),
         ("data.flora.label_noise=0.2", "test: 24", "test: 24, label_noise: 0.2"),
     ] {
         assert_eq!(BASE.matches(from).count(), 1, "{from}");
@@ -392,7 +585,9 @@ fn later_arguments_see_earlier_ones_and_win() {
 
 #[test]
 fn keys_and_names_with_dots_can_be_set() {
-    let text = BASE.replace("epochs: 2", "name: \"sft.v1\", epochs: 2").replace("\"text\": ", "\"all.mini.lm\": Init(Encoder()), \"text\": ");
+    let text = BASE
+        .replace("epochs: 2", "name: \"sft.v1\", epochs: 2")
+        .replace("\"text\": ", "\"all.mini.lm\": Init(Encoder()), \"text\": ");
     let mut document = parse(&text);
     document.set("stages.sft.v1.epochs=4").unwrap();
     document.set("models.all.mini.lm.hidden_size=8").unwrap();
@@ -491,6 +686,34 @@ fn check_prints_a_recipe_that_can_be_checked() {
     let arguments = ["check", "recipe.ron", "--print", "--set", "stages.sft.epochs=9"];
     let printed = String::from_utf8(hearth(folder.path(), &arguments).stdout).unwrap();
     assert_eq!(parse(&printed).recipe(), &with_set(&["stages.sft.epochs=9"]));
+}
+
+#[test]
+fn the_text_of_a_document_gives_the_document() {
+    assert_eq!(parse(BASE).text().unwrap(), BASE);
+    let mut changed = parse(BASE);
+    changed.set("stages.sft.epochs=9").unwrap();
+    changed.set("name=two\nlines").unwrap();
+    changed.set_device("auto").unwrap();
+    let text = changed.text().unwrap();
+    assert!(
+        text.starts_with("// base.ron --set 'stages.sft.epochs=9' --set 'name=two lines' --device 'auto'\n"),
+        "{text}"
+    );
+    assert_eq!(parse(&text).recipe(), changed.recipe());
+}
+
+#[test]
+fn stages_that_are_not_there_cannot_be_chosen() {
+    let folder = folder();
+    std::fs::write(folder.path().join("recipe.ron"), BASE).unwrap();
+    for flag in ["--only", "--from"] {
+        let output = hearth(folder.path(), &["run", "recipe.ron", flag, "embd"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(words(&output).contains(&format!("[{flag}:1:1]")), "{}", words(&output));
+        assert!(words(&output).contains("did you mean `embed`?"), "{}", words(&output));
+        assert!(!folder.path().join("runs").exists());
+    }
 }
 
 #[test]

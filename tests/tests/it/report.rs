@@ -196,7 +196,7 @@ fn assert_xml(svg: &str) {
         assert!(entities && !text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
         let end = start + rest[start..].find('>').unwrap();
         let tag = &rest[start + 1..end];
-        assert!(tag.matches('"').count() % 2 == 0 && !tag.contains('<'), "{tag}");
+        assert!(tag.matches('"').count().is_multiple_of(2) && !tag.contains('<'), "{tag}");
         if let Some(name) = tag.strip_prefix('/') {
             assert_eq!(open.pop(), Some(name));
         } else if !tag.ends_with('/') {

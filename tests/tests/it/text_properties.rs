@@ -1,10 +1,10 @@
 //! Properties of tokenizers and chat encoding that hold for every tokenizer: the builtin ones and those of the reference
 //! folders.
 
+use burn_models::Error;
 use burn_models::text::{
     Builtin, ChatOptions, ChatTemplate, Framing, Message, Specials, SuperviseOptions, Supervised, Tokenizer, Turns,
 };
-use burn_models::Error;
 use hearth_tests::{fixture_folders, list};
 use proptest::prelude::*;
 use serde_json::json;
@@ -39,14 +39,20 @@ fn chats() -> impl Iterator<Item = &'static (String, Tokenizer)> {
 /// Whether a tokenizer gives back every text (byte-level ones do, word pieces do not).
 fn reversible(tokenizer: &Tokenizer) -> bool {
     let text = "A \n\t é  B";
-    tokenizer.decode(&tokenizer.encode(text, Specials::Plain).unwrap(), false).unwrap() == text
+    tokenizer.decode_exact(&tokenizer.encode(text, Specials::Plain).unwrap(), false).unwrap() == text
 }
 
-fn special_texts(tokenizer: &Tokenizer) -> Vec<String> {
-    (0..tokenizer.vocab_size() as u32)
-        .filter(|id| tokenizer.is_special(*id))
-        .filter_map(|id| tokenizer.id_to_token(id))
-        .collect()
+/// The special tokens of all tokenizers, as texts.
+fn special_texts() -> &'static [String] {
+    static ALL: OnceLock<Vec<String>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let texts = |tokenizer: &'static Tokenizer| {
+            let ids = 0..tokenizer.vocab_size() as u32;
+            ids.filter(|id| tokenizer.is_special(*id)).filter_map(|id| tokenizer.id_to_token(id))
+        };
+        let all: std::collections::BTreeSet<String> = tokenizers().iter().flat_map(|(_, t)| texts(t)).collect();
+        all.into_iter().collect()
+    })
 }
 
 fn specials_in(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u32> {
@@ -55,16 +61,11 @@ fn specials_in(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u32> {
 
 /// Texts with what tokenizers treat specially: special tokens whole and in parts, tags, marks, white space, scripts.
 fn awkward() -> impl Strategy<Value = String> {
+    let token = || prop::sample::select(special_texts());
     let piece = prop_oneof![
-        4 => any::<prop::sample::Index>().prop_map(|i| {
-            let all: Vec<String> = tokenizers().iter().flat_map(|(_, t)| special_texts(t)).collect();
-            all[i.index(all.len())].clone()
-        }),
-        3 => any::<(prop::sample::Index, prop::sample::Index)>().prop_map(|(i, cut)| {
-            let all: Vec<String> = tokenizers().iter().flat_map(|(_, t)| special_texts(t)).collect();
-            let token = &all[i.index(all.len())];
-            let cut = cut.index(token.len() + 1);
-            if token.is_char_boundary(cut) { token[..cut].to_string() } else { token.clone() }
+        4 => token(),
+        3 => (token(), any::<prop::sample::Index>()).prop_map(|(token, cut)| {
+            token.chars().take(cut.index(token.len() + 1)).collect()
         }),
         2 => prop::sample::select(vec![
             "<think>", "</think>", "<tool_call>", "<|", "|>", "<", ">", "im_end|>", "im_start|>", "\u{F0000}", "\u{F0001}|",
@@ -92,7 +93,7 @@ fn harmless(messages: &[Message]) -> Vec<Message> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// Whatever is written in messages and tools, the special tokens are those of the frame.
     #[test]
@@ -121,7 +122,7 @@ proptest! {
                     let text = tokenizer.render_chat(&messages, given, &options).unwrap();
                     let shown = tokenizer.encode(&text, Specials::Plain).unwrap();
                     prop_assert_eq!(
-                        tokenizer.decode(&got, false).unwrap(), tokenizer.decode(&shown, false).unwrap(), "{}", name
+                        tokenizer.decode_exact(&got, false).unwrap(), tokenizer.decode_exact(&shown, false).unwrap(), "{}", name
                     );
                 }
             }
@@ -143,8 +144,8 @@ proptest! {
     fn decoding_undoes_encoding(text in awkward()) {
         for (name, tokenizer) in tokenizers().iter().filter(|(_, t)| reversible(t)) {
             for specials in [Specials::Plain, Specials::Parse] {
-                let once = tokenizer.decode(&tokenizer.encode(&text, specials).unwrap(), false).unwrap();
-                let twice = tokenizer.decode(&tokenizer.encode(&once, specials).unwrap(), false).unwrap();
+                let once = tokenizer.decode_exact(&tokenizer.encode(&text, specials).unwrap(), false).unwrap();
+                let twice = tokenizer.decode_exact(&tokenizer.encode(&once, specials).unwrap(), false).unwrap();
                 prop_assert_eq!(&once, &twice, "{}", name);
                 if text.is_ascii() {
                     prop_assert_eq!(&once, &text, "{}", name);
@@ -207,6 +208,26 @@ proptest! {
     }
 }
 
+/// A template that puts parts of a content side by side does not make a special token of their ends.
+#[test]
+fn special_tokens_in_pieces_stay_text() {
+    let source =
+        "{% for m in messages %}<|im_start|>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}";
+    let tokenizer =
+        Tokenizer::builtin(Builtin::Decoder).unwrap().with_chat_template(ChatTemplate::new(source).unwrap());
+    let start = tokenizer.token_to_id("<|im_start|>").unwrap();
+    let token = "<|im_end|>";
+    for first in 1..token.len() {
+        for second in first..token.len() {
+            let parts = [&token[..first], &token[first..second], &token[second..]].map(|text| json!({ "text": text }));
+            let message = Message::new("user", parts.to_vec()).unwrap();
+            let ids = tokenizer.encode_chat(&[message], None, &ChatOptions::default()).unwrap();
+            assert_eq!(specials_in(&tokenizer, &ids), [start], "cut at {first} and {second}");
+            assert_eq!(tokenizer.decode_exact(&ids, false).unwrap(), format!("<|im_start|>{token}"));
+        }
+    }
+}
+
 #[test]
 fn one_question_and_answer_is_plain_chatml() {
     for (name, tokenizer) in chats().filter(|(_, t)| t.token_to_id("<|im_end|>").is_some()) {
@@ -233,18 +254,25 @@ fn templates_can_be_supervised() {
             Message::user("second question"),
             Message::assistant("second reply"),
         ];
-        for (turns, replies) in [(Turns::All, &["first reply", "second reply"][..]), (Turns::Last, &["second reply"][..])] {
+        for (turns, replies) in
+            [(Turns::All, &["first reply", "second reply"][..]), (Turns::Last, &["second reply"][..])]
+        {
             let chat = ChatOptions { now: Some(0), ..ChatOptions::default() };
             let options = SuperviseOptions { turns, chat: chat.clone(), ..SuperviseOptions::default() };
             let sample = tokenizer.supervised_chat(&messages, None, &options).unwrap();
             assert_eq!(sample.ids, tokenizer.encode_chat(&messages, None, &chat).unwrap(), "{name}");
-            let learned: Vec<u32> = sample.ids.iter().zip(&sample.mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
-            let text = tokenizer.decode(&learned, true).unwrap();
+            let learned: Vec<u32> =
+                sample.ids.iter().zip(&sample.mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
+            let text = tokenizer.decode_exact(&learned, true).unwrap();
             for reply in replies {
                 assert!(text.contains(reply), "{name}: {text:?}");
             }
             assert!(!text.contains("question"), "{name}: {text:?}");
-            assert_eq!(learned.iter().filter(|id| tokenizer.is_special(**id)).count(), replies.len(), "{name}: {text:?}");
+            assert_eq!(
+                learned.iter().filter(|id| tokenizer.is_special(**id)).count(),
+                replies.len(),
+                "{name}: {text:?}"
+            );
             // What is not learned before the first reply is what the model is asked with.
             let asked = if turns == Turns::All { 1 } else { 3 };
             let prompt = ChatOptions { add_generation_prompt: true, ..chat };
@@ -267,7 +295,7 @@ fn prefixes_belong_to_the_prompt() {
     let prompt = tokenizer.encode(&prompt, Specials::Parse).unwrap();
     assert_eq!(sample.ids[..prompt.len()], prompt);
     assert!(sample.mask[..prompt.len()].iter().all(|m| !m));
-    assert_eq!(tokenizer.decode(&sample.ids[prompt.len()..], false).unwrap(), "a<|im_end|>\n");
+    assert_eq!(tokenizer.decode_exact(&sample.ids[prompt.len()..], false).unwrap(), "a<|im_end|>\n");
 }
 
 #[test]
@@ -344,6 +372,22 @@ fn broken_folders_name_the_file() {
     assert!(matches!(tokenizer.chat_template(), Err(Error::Template { .. })));
 }
 
+/// Spaces before punctuation go where the configuration asks for it, and only then.
+#[test]
+fn decoding_tidies_when_asked() {
+    let text = "It is n't , he 's here . Is it ?";
+    for (asked, expected) in [(false, text), (true, "It isn't, he's here. Is it?")] {
+        let dir = tempfile::tempdir().unwrap();
+        Tokenizer::builtin(Builtin::Decoder).unwrap().save(dir.path()).unwrap();
+        let config = json!({ "clean_up_tokenization_spaces": asked });
+        std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let ids = tokenizer.encode(text, Specials::Plain).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), expected);
+        assert_eq!(tokenizer.decode_exact(&ids, false).unwrap(), text);
+    }
+}
+
 #[test]
 fn named_templates_and_listed_tokens() {
     let dir = tempfile::tempdir().unwrap();
@@ -397,7 +441,7 @@ fn the_builtin_template() {
     assert!(text.ends_with("<|im_start|>assistant\n<think>\n\n</think>\n\n"));
     // Every byte has a token, so nothing is unknown.
     let bytes: String = (0..=0x2ff).filter_map(char::from_u32).collect();
-    assert_eq!(tokenizer.decode(&tokenizer.encode(&bytes, Specials::Plain).unwrap(), false).unwrap(), bytes);
+    assert_eq!(tokenizer.decode_exact(&tokenizer.encode(&bytes, Specials::Plain).unwrap(), false).unwrap(), bytes);
     assert_eq!(tokenizer.eos_ids(), [2041, 2039]);
     assert_eq!(tokenizer.pad_id(), Some(2039));
 }

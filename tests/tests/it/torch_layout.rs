@@ -66,8 +66,8 @@ pub(crate) fn filled<M: Module>(module: M, tensors: &Tensors, name: &dyn Fn(&str
     module.map(&mut Fill { place: Place::default(), tensors, name })
 }
 
-/// Something for every parameter, by PyTorch name and in PyTorch's layout; parameters for which `read` gives nothing are
-/// left out.
+/// Something for every parameter, by PyTorch name and in PyTorch's layout; parameters for which `read` gives nothing
+/// are left out.
 pub(crate) fn collected<M: Module>(module: &M, read: impl Reader) -> BTreeMap<String, Vec<f32>> {
     struct Collect<R> {
         place: Place,
@@ -117,8 +117,8 @@ fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect()
 }
 
-/// Compares a gradient: 1e-4 relative in L2 norm. One that is missing counts as zero, and gradients that are zero in exact
-/// arithmetic are rounding noise on both sides: 1e-6 absolute will do as well.
+/// Compares a gradient: 1e-4 relative in L2 norm. One that is missing counts as zero, and gradients that are zero in
+/// exact arithmetic are rounding noise on both sides: 1e-6 absolute will do as well.
 pub(crate) fn assert_gradient(name: &str, got: Option<&[f32]>, want: &[f32]) {
     let zeros = vec![0.0; want.len()];
     let got = got.unwrap_or(&zeros);

@@ -82,6 +82,13 @@ impl Builtin {
             Builtin::Decoder => "builtin decoder tokenizer",
             Builtin::Encoder => "builtin encoder tokenizer",
         });
-        Folder { path, tokenizer, config: object(config), special_map: None, generation: generation.and_then(object), template }
+        Folder {
+            path,
+            tokenizer,
+            config: object(config),
+            special_map: None,
+            generation: generation.and_then(object),
+            template,
+        }
     }
 }

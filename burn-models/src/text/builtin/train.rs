@@ -10,7 +10,8 @@ use tokenizers::{NormalizedString, PreTokenizerWrapper};
 
 /// The pre-tokenizer of Qwen2 and Qwen3: contractions, words with the space before them, single digits, punctuation,
 /// line breaks, spaces.
-const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Added behind the byte-level vocabulary: text and whether it is special.
 const DECODER_TOKENS: [(&str, bool); 9] = [
     ("<|endoftext|>", true),
@@ -44,7 +45,8 @@ pub fn train(kind: Builtin, corpus: &str, vocab_size: usize) -> Result<Tokenizer
 
 /// `tokenizer.json` of a byte-level BPE tokenizer.
 fn byte_level(corpus: &str, vocab_size: usize) -> Result<Json> {
-    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
     let normalizer = json!({ "type": "NFC" });
     let pre_tokenizer = json!({
         "type": "Sequence",
@@ -67,7 +69,8 @@ fn byte_level(corpus: &str, vocab_size: usize) -> Result<Json> {
         let id = vocab.len();
         vocab.entry(token).or_insert_with(|| id.into());
     }
-    let added = DECODER_TOKENS.iter().enumerate().map(|(i, (token, special))| added_token(vocab.len() + i, token, *special));
+    let added =
+        DECODER_TOKENS.iter().enumerate().map(|(i, (token, special))| added_token(vocab.len() + i, token, *special));
     Ok(json!({
         "version": "1.0",
         "truncation": null,
@@ -155,7 +158,9 @@ fn word_piece(corpus: &str, vocab_size: usize) -> Result<Json> {
 
 fn room(vocab_size: usize, needed: usize) -> Result<usize> {
     vocab_size.checked_sub(needed).ok_or_else(|| {
-        Error::Input(format!("a vocabulary of {vocab_size} ids has no room for its {needed} characters and special tokens"))
+        Error::Input(format!(
+            "a vocabulary of {vocab_size} ids has no room for its {needed} characters and special tokens"
+        ))
     })
 }
 
@@ -207,7 +212,10 @@ mod tests {
         for (kind, size) in SIZES {
             let learned = train(kind, CORPUS, size).unwrap();
             assert_eq!(learned.vocab_size(), size, "{kind:?}");
-            assert!(files(&learned) == files(&Tokenizer::builtin(kind).unwrap()), "{kind:?} differs: run `write_files`");
+            assert!(
+                files(&learned) == files(&Tokenizer::builtin(kind).unwrap()),
+                "{kind:?} differs: run `write_files`"
+            );
         }
     }
 

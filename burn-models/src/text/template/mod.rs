@@ -90,9 +90,12 @@ impl ChatTemplate {
         environment.add_filter("trim", methods::trim);
         environment.add_test("sequence", methods::is_sequence);
         environment.add_test("iterable", methods::is_iterable);
-        environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raised").with_source(Raised(message)))
-        });
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> std::result::Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raised").with_source(Raised(message)))
+            },
+        );
         environment.add_template_owned(NAME, without_generation_tags(source)).map_err(failure)?;
         Ok(Self { source: source.into(), environment: Arc::new(environment) })
     }
@@ -251,7 +254,8 @@ mod tests {
 
     #[test]
     fn generation_blocks_print_their_content() {
-        let source = "{% for m in messages %}\n  {%- generation -%}\n {{ m.content }}\n {%- endgeneration %}.{% endfor %}";
+        let source =
+            "{% for m in messages %}\n  {%- generation -%}\n {{ m.content }}\n {%- endgeneration %}.{% endfor %}";
         assert_eq!(render(source, r#"[{"content": "a"}, {"content": "b"}]"#).unwrap(), "a.b.");
     }
 

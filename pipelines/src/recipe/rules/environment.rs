@@ -2,7 +2,7 @@
 //! reads weights or data.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn_models::decoder::DecoderConfig;
 use burn_models::encoder::BertConfig;
@@ -92,10 +92,11 @@ fn input(report: &mut Report, place: &Place, source: &Source, kind: StageKind, f
         Source::Stage(_) => {}
         Source::Path(path) => match needed {
             Artifact::Flora => flora(report, place, path, splits),
-            Artifact::Chats => file(report, place, path),
+            Artifact::Chats => chats(report, place, path),
             Artifact::Decoder | Artifact::Encoder => model_folder(report, place, path, Some(needed)),
             Artifact::Adapter => {
-                folder_with(report, place, path, &["adapter_config.json", "adapter_model.safetensors"]);
+                let path = within(path, "adapter", "adapter_config.json");
+                folder_with(report, place, &path, &["adapter_config.json", "adapter_model.safetensors"]);
             }
             Artifact::Embeddings | Artifact::Predictor => {
                 folder_with(report, place, path, &["manifest.json"]);
@@ -108,8 +109,25 @@ fn data_entry(report: &mut Report, key: &str, data: &DataSource, splits: &[Split
     let place = Place::of("data").key(key);
     match data {
         DataSource::Flora(path) => flora(report, &place, path, splits),
-        DataSource::Chat(path) => file(report, &place, path),
+        DataSource::Chat(path) => chats(report, &place, path),
         DataSource::Synthetic(_) => {}
+    }
+}
+
+/// The folder itself, or, of a stage's folder, the part with the model or adapter: the one with the file `name`.
+fn within(path: &Path, part: &str, name: &str) -> PathBuf {
+    let inner = path.join(part);
+    if !path.join(name).exists() && inner.join(name).exists() { inner } else { path.to_owned() }
+}
+
+/// A file of chats, or a folder with `train.jsonl`.
+fn chats(report: &mut Report, place: &Place, path: &Path) {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            folder_with(report, place, path, &["train.jsonl"]);
+        }
+        Ok(_) => {}
+        Err(_) => missing(report, place, path, "file"),
     }
 }
 
@@ -126,6 +144,7 @@ fn flora(report: &mut Report, place: &Place, path: &Path, splits: &[Split]) {
 
 /// A model in Hugging Face layout; `needed` if the place says of which sort.
 fn model_folder(report: &mut Report, place: &Place, path: &Path, needed: Option<Artifact>) {
+    let path = &within(path, "model", "config.json");
     if !nested(path) {
         if !folder_with(report, place, path, &["config.json", "tokenizer.json"]) {
             return;
@@ -152,6 +171,7 @@ fn nested(path: &Path) -> bool {
 
 /// Whether a folder's model is of the sort that a stage needs.
 fn model_of_sort(report: &mut Report, place: &Place, path: &Path, needed: Artifact) {
+    let path = &within(path, "model", "config.json");
     // What cannot be read is reported where the folder is named.
     if let Ok(found) = model_sort(path)
         && found != needed
@@ -172,8 +192,7 @@ fn model_sort(folder: &Path) -> Result<Artifact, String> {
     }
     let path = folder.join("config.json");
     let bytes = read_small(&path).map_err(|error| error.to_string())?;
-    let config: Config =
-        serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let config: Config = serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     let read = match config.model_type.as_str() {
         "bert" => BertConfig::from_folder(folder).map(|_| Artifact::Encoder),
         // Anything else is a decoder or not supported, and the decoder's reader knows which.
@@ -194,8 +213,8 @@ fn folder_with(report: &mut Report, place: &Place, path: &Path, names: &[&str]) 
         return false;
     }
     let missing: Vec<&str> = names.iter().copied().filter(|name| !path.join(name).is_file()).collect();
-    for name in &missing {
-        report.add(place, format!("{} has no {name}", path.display()));
+    if !missing.is_empty() {
+        report.add(place, format!("{} has no {}", path.display(), missing.join(" and no ")));
     }
     missing.is_empty()
 }
@@ -208,14 +227,6 @@ fn folder(report: &mut Report, place: &Place, path: &Path) -> bool {
         Err(_) => missing(report, place, path, "folder"),
     }
     false
-}
-
-fn file(report: &mut Report, place: &Place, path: &Path) {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => report.add(place, format!("{} is a folder, but a file is needed here", path.display())),
-        Err(_) => missing(report, place, path, "file"),
-    }
 }
 
 fn missing(report: &mut Report, place: &Place, path: &Path, what: &str) {

@@ -19,7 +19,7 @@ pub(super) fn check(document: &Document) -> Vec<Problem> {
     sizes::check(&mut report);
     environment::check(&mut report);
     let file = &document.source().name;
-    report.problems.sort_by_key(|problem| (problem.source().name != *file, problem.span().start));
+    report.problems.sort_by_key(|problem| (problem.text().name != *file, problem.span().start));
     report.problems
 }
 

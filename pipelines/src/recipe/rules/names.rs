@@ -27,7 +27,11 @@ pub(super) fn check(report: &mut Report) {
         folder_name(report, &Place::of("models").key(key), key);
     }
     for key in recipe.data.keys() {
-        folder_name(report, &Place::of("data").key(key), key);
+        let place = Place::of("data").key(key);
+        folder_name(report, &place, key);
+        if recipe.models.contains_key(key) {
+            report.add(&place, format!("`models` has an entry called `{key}` too, and both would share a folder"));
+        }
     }
 }
 

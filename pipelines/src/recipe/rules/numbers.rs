@@ -1,11 +1,13 @@
 //! Settings outside their ranges, and settings that do not go together within one stage.
 
+use std::path::Path;
+
 use datasets::synthetic::SyntheticConfig;
 
 use super::{Place, Report};
 use crate::recipe::{
     AdamW, Checkpoint, DataSource, DecoderInit, Embed, EncoderInit, GlowEval, GlowTrain, GraphQuestions, InitModel,
-    MergeLora, ModelSource, Optim, Sampler, Schedule, Sft, Source, Stage,
+    MergeLora, ModelSource, Optim, Recipe, Sampler, Schedule, Sft, Source, Stage,
 };
 
 pub(super) fn check(report: &mut Report) {
@@ -63,6 +65,7 @@ fn decoder(report: &mut Report, place: &Place, init: &DecoderInit) {
     if init.head_dim.is_none() && heads != 0 && width % heads != 0 {
         let message = format!("`hidden_size` is {width}, which is not a multiple of `num_attention_heads`, {heads}");
         report.add(&place.at("hidden_size"), message);
+        return;
     }
     // The size of the vocabulary is the tokenizer's affair.
     config(report, place, init.config(1).validate());
@@ -107,7 +110,9 @@ fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, optim: &Opt
         Schedule::Constant { warmup } => share(report, &place, warmup),
         Schedule::WarmupCosine { warmup, min_lr } | Schedule::WarmupLinear { warmup, min_lr } => {
             share(report, &place, warmup);
-            report.number(&place, "min_lr", min_lr, (0.0..=lr).contains(&min_lr), "between 0 and `lr`");
+            // A learning rate that cannot be is reported by itself.
+            let fits = min_lr >= 0.0 && (min_lr <= lr || lr.is_nan() || lr <= 0.0);
+            report.number(&place, "min_lr", min_lr, fits, "between 0 and `lr`");
         }
         Schedule::StepLr { every, gamma } => {
             report.counts(&place, [("every", every)]);
@@ -140,6 +145,7 @@ fn graph_questions(report: &mut Report, place: &Place, stage: &GraphQuestions) {
         report.add(&place.at("tasks"), "`tasks` is empty: there is nothing to ask");
     }
     repeated(report, &place.at("tasks"), &stage.tasks);
+    repeated(report, &place.at("data"), &stage.data);
 }
 
 /// Every element of a list may stand there once.
@@ -163,7 +169,8 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
     );
     if stage.micro_tokens < stage.max_length {
         let (micro_tokens, max_length) = (stage.micro_tokens, stage.max_length);
-        let message = format!("`micro_tokens` is {micro_tokens}: a sequence of `max_length`, {max_length}, does not fit in");
+        let message =
+            format!("`micro_tokens` is {micro_tokens}: a sequence of `max_length`, {max_length}, does not fit in");
         report.add(&place.at("micro_tokens"), message);
     }
     if let Some(lora) = &stage.lora {
@@ -175,9 +182,9 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
     if let Some(eval) = &stage.eval {
         let records = eval.max_records.unwrap_or(1);
         report.counts(place, [("eval.every_steps", eval.every_steps), ("eval.max_records", records)]);
-        if !matches!(stage.data, Source::Stage(_)) {
+        if !holds_out(report.recipe(), &stage.data) {
             let problem = report.at(&place.at("eval"), format!("{} holds nothing out to evaluate on", stage.data));
-            report.push(problem.help("only a GraphQuestions stage has held-out questions"));
+            report.push(problem.help("a GraphQuestions stage does, and a folder with test.jsonl"));
         }
     }
     if let Some(stopping) = &stage.early_stopping {
@@ -185,11 +192,29 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
         let min_delta = stopping.min_delta;
         report.number(place, "early_stopping.min_delta", min_delta, min_delta >= 0.0, "0 or above");
         if stage.eval.is_none() {
-            let problem = report.at(&place.at("early_stopping"), "early stopping needs `eval`, which says when to look");
+            let problem =
+                report.at(&place.at("early_stopping"), "early stopping needs `eval`, which says when to look");
             report.push(problem.help("add eval: (every_steps: 100)"));
         }
     }
     checkpoint(report, place, &stage.checkpoint);
+}
+
+/// Whether there is anything to evaluate on beside the data that a decoder is trained on.
+fn holds_out(recipe: &Recipe, data: &Source) -> bool {
+    let test = |path: &Path| path.join("test.jsonl").is_file();
+    match data {
+        Source::Stage(name) => match recipe.stages.iter().find(|stage| stage.name() == name) {
+            Some(Stage::GraphQuestions(stage)) => stage.test_workflows > 0,
+            _ => true,
+        },
+        Source::Path(path) => test(path),
+        Source::Data(key) => match recipe.data.get(key) {
+            Some(DataSource::Chat(path)) => test(path),
+            _ => true,
+        },
+        Source::Model(_) => true,
+    }
 }
 
 fn lora(report: &mut Report, place: &Place, config: &burn_lora::LoraConfig) {
@@ -206,7 +231,8 @@ fn lora(report: &mut Report, place: &Place, config: &burn_lora::LoraConfig) {
             for (nth, name) in names.iter().enumerate() {
                 let kind = last(name);
                 if !kinds.contains(&kind) {
-                    let problem = report.at(&place.at("targets.0").key(nth), format!("no linear layer is called `{name}`"));
+                    let problem =
+                        report.at(&place.at("targets").key(nth), format!("no linear layer is called `{name}`"));
                     report.push(problem.accepted(kind, kinds));
                 }
             }
@@ -228,7 +254,8 @@ fn embed(report: &mut Report, place: &Place, stage: &Embed) {
     report.counts(place, [("max_length", stage.max_length)]);
     if stage.batch_tokens < stage.max_length {
         let (batch_tokens, max_length) = (stage.batch_tokens, stage.max_length);
-        let message = format!("`batch_tokens` is {batch_tokens}: a prompt of `max_length`, {max_length}, does not fit in");
+        let message =
+            format!("`batch_tokens` is {batch_tokens}: a prompt of `max_length`, {max_length}, does not fit in");
         report.add(&place.at("batch_tokens"), message);
     }
     let Some(text_max_length) = stage.text_max_length else { return };
@@ -240,7 +267,8 @@ fn embed(report: &mut Report, place: &Place, stage: &Embed) {
         && text_max_length > init.max_position_embeddings
     {
         let most = init.max_position_embeddings;
-        let message = format!("`text_max_length` is {text_max_length}, but {} has positions for {most} tokens", stage.text);
+        let message =
+            format!("`text_max_length` is {text_max_length}, but {} has positions for {most} tokens", stage.text);
         report.add(&place.at("text_max_length"), message);
     }
 }

@@ -13,8 +13,11 @@ pub(super) fn check(report: &mut Report) {
         let place = Place::stage(index);
         match stage {
             Stage::GraphQuestions(stage) => {
-                if questions(recipe, stage) == Some(0) {
-                    let message = "all workflows are held out: no question remains to train on";
+                if let Some(workflows) = workflows(recipe, stage)
+                    && workflows > 0
+                    && GraphQuestionsConfig::from(stage).test_count(workflows) == workflows
+                {
+                    let message = format!("all {workflows} workflows are held out: no question remains to train on");
                     report.add(&place.at("test_workflows"), message);
                 }
             }
@@ -26,7 +29,9 @@ pub(super) fn check(report: &mut Report) {
                 }
             }
             Stage::GlowTrain(stage) => {
-                let Some(Stage::Embed(Embed { data, .. })) = earlier(recipe, index, &stage.embeddings) else { continue };
+                let Some(Stage::Embed(Embed { data, .. })) = earlier(recipe, index, &stage.embeddings) else {
+                    continue;
+                };
                 let Some(data) = synthetic(recipe, data) else { continue };
                 batch(report, &place, "batch_size", stage.batch_size, data.train, "training records");
                 if let Some(warmup) = &stage.warmup {
@@ -64,13 +69,14 @@ fn synthetic<'a>(recipe: &'a Recipe, source: &Source) -> Option<&'a SyntheticCon
     }
 }
 
+/// How many workflows there are to ask about at most, if all data is generated.
+fn workflows(recipe: &Recipe, stage: &GraphQuestions) -> Option<usize> {
+    stage.data.iter().map(|source| synthetic(recipe, source).map(|data| data.workflows.min(data.train))).sum()
+}
+
 /// How many training questions there are at most, if all data is generated.
 fn questions(recipe: &Recipe, stage: &GraphQuestions) -> Option<usize> {
-    let mut workflows = 0;
-    for source in &stage.data {
-        let data = synthetic(recipe, source)?;
-        workflows += data.workflows.min(data.train);
-    }
+    let workflows = workflows(recipe, stage)?;
     let rounds = stage.rounds as usize;
     let asked = |task: &TaskType| match (stage.schedule, task) {
         (Schedule::Rounds, TaskType::Kni) => rounds.min(2),

@@ -122,8 +122,17 @@ fn same_base(report: &mut Report, index: usize, base: &Source, adapter: &Source)
     let recipe = report.recipe();
     let Source::Stage(name) = adapter else { return };
     let trained = recipe.stages[..index].iter().find(|stage| stage.name() == name);
+    // Of sources that lead nowhere it is enough to say that.
+    let sound = |source: &Source| match source {
+        Source::Model(key) => recipe.models.contains_key(key),
+        Source::Stage(name) => recipe.stage_index(name).is_some(),
+        Source::Path(_) => true,
+        Source::Data(_) => false,
+    };
     if let Some(Stage::Sft(trained)) = trained
         && trained.lora.is_some()
+        && sound(&trained.model)
+        && sound(base)
         && folder(recipe, &trained.model) != folder(recipe, base)
     {
         let message = format!("{adapter} was trained on {}, not on {base}", trained.model);
