@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 /// How the records of an epoch are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Sampler {
     /// By chance.
     #[default]
@@ -15,9 +16,16 @@ pub enum Sampler {
     /// In groups of the same task, so that a batch holds something to contrast: the shuffled records of each task in
     /// parts of nearly equal size, at most `group_size`, and the parts by chance.
     TaskGrouped {
-        /// The most records of a part.
+        /// The most records of a part. Default 8.
+        #[serde(default = "Sampler::default_group_size")]
         group_size: usize,
     },
+}
+
+impl Sampler {
+    fn default_group_size() -> usize {
+        8
+    }
 }
 
 /// Which records go into which batch: a pure function of the settings, the seed and the epoch.
@@ -79,16 +87,6 @@ impl BatchPlan {
         }
         order.chunks(self.batch_size).take(self.batches_per_epoch()).map(<[u32]>::to_vec).collect()
     }
-
-    /// The tasks of a batch that have something to contrast: at least two records with a label over 0.5 and one without.
-    pub fn contrastive_tasks(&self, batch: &[u32], labels: &[f32]) -> usize {
-        let mut counts: HashMap<i64, [usize; 2]> = HashMap::new();
-        for record in batch {
-            let positive = labels.get(*record as usize).is_some_and(|label| *label > 0.5);
-            counts.entry(self.tasks[*record as usize]).or_default()[usize::from(positive)] += 1;
-        }
-        counts.values().filter(|[negative, positive]| *positive >= 2 && *negative >= 1).count()
-    }
 }
 
 #[cfg(test)]
@@ -123,11 +121,18 @@ mod tests {
 
     #[test]
     fn groups_raise_the_number_of_contrasts() {
-        let labels: Vec<f32> = (0..2400).map(|record| f32::from(record % 3 != 0)).collect();
+        // Tasks of which a batch holds two positive records and a negative one.
         let active = |sampler| {
             let plan = plan(2400, 800, 64, true, sampler);
-            let batches = plan.epoch(0);
-            batches.iter().map(|batch| plan.contrastive_tasks(batch, &labels)).sum::<usize>()
+            let contrasted = |batch: &Vec<u32>| {
+                let mut counts: HashMap<i64, [usize; 2]> = HashMap::new();
+                for record in batch {
+                    let positive = usize::from(record % 3 != 0);
+                    counts.entry(plan.tasks[*record as usize]).or_default()[positive] += 1;
+                }
+                counts.values().filter(|[negative, positive]| *positive >= 2 && *negative >= 1).count()
+            };
+            plan.epoch(0).iter().map(contrasted).sum::<usize>()
         };
         assert!(active(Sampler::TaskGrouped { group_size: 8 }) > 10 * active(Sampler::Shuffle).max(1));
     }

@@ -114,8 +114,8 @@ impl BertConfig {
         Ok(())
     }
 
-    /// Writes `config.json` for the Python libraries.
-    pub(super) fn save(&self, dir: &Path) -> Result<()> {
+    /// Writes `config.json` for the Python libraries; `dtype` is PyTorch's name for the weights' type.
+    pub(super) fn save(&self, dir: &Path, dtype: &str) -> Result<()> {
         let path = dir.join("config.json");
         let config = json!({
             "architectures": ["BertModel"],
@@ -132,7 +132,7 @@ impl BertConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "pad_token_id": self.pad_token_id,
             "position_embedding_type": "absolute",
-            "torch_dtype": "float32",
+            "torch_dtype": dtype,
             "type_vocab_size": self.type_vocab_size,
             "use_cache": true,
             "vocab_size": self.vocab_size,
@@ -213,7 +213,7 @@ mod tests {
 
     fn read(change: impl FnOnce(&mut Map<String, Json>)) -> Result<BertConfig> {
         let dir = tempfile::tempdir().unwrap();
-        BertConfig::default().save(dir.path()).unwrap();
+        BertConfig::default().save(dir.path(), "float32").unwrap();
         let path = dir.path().join("config.json");
         let mut map: Map<String, Json> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         change(&mut map);

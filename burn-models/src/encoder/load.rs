@@ -4,7 +4,7 @@ use super::config::BertConfig;
 use super::model::BertEncoder;
 use crate::Result;
 use crate::checkpoint::{self, LoadOptions, SaveOptions, Weights};
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 use std::path::Path;
 
 /// Names in a checkpoint that the encoder does not use: a table 0, 1, 2, … and the heads of pre-training.
@@ -58,6 +58,11 @@ impl BertEncoder {
     /// When the disk refuses.
     pub fn save(&self, dir: &Path) -> Result<()> {
         checkpoint::save(self, dir, &SaveOptions { names: &checkpoint_name, dtype: None, shard_bytes: None })?;
-        self.config().save(dir)
+        let dtype = match self.word_embeddings.weight.val().dtype() {
+            DType::BF16 => "bfloat16",
+            DType::F16 => "float16",
+            _ => "float32",
+        };
+        self.config().save(dir, dtype)
     }
 }

@@ -2,13 +2,14 @@
 
 use super::guard::Marks;
 use super::message::Message;
-use super::template::RenderContext;
+use super::template::{RenderContext, system_clock};
 use super::tokenizer::{Specials, Tokenizer};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 /// What is written around the turns of a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Framing {
     /// What the model's chat template writes.
     #[default]
@@ -79,6 +80,8 @@ pub(super) struct Conversation<'a> {
     messages: Vec<Map<String, Json>>,
     tools: Option<Vec<Json>>,
     variables: Map<String, Json>,
+    /// One moment for all renderings of the conversation.
+    now: i64,
     pub(super) marks: Marks,
 }
 
@@ -104,13 +107,22 @@ impl<'a> Conversation<'a> {
         let contents = messages.iter().flat_map(|m| m.as_map().values());
         let data = contents.chain(tools.into_iter().flatten()).chain(variables.values());
         let mut marks = guard.marks(source, data)?;
-        let messages = messages.iter().map(|m| guard.protect_object(m.as_map(), &mut marks)).collect();
+        let messages = messages
+            .iter()
+            .map(|message| {
+                let mut map = guard.protect_object(message.as_map(), &mut marks);
+                // Roles have no characters to forge a token with, and templates compare them.
+                map.insert("role".into(), message.role().into());
+                map
+            })
+            .collect();
         let tools = tools.map(|tools| tools.iter().map(|tool| guard.protect(tool, &mut marks)).collect());
         let mut variables = guard.protect_object(&variables, &mut marks);
         for (name, token) in tokenizer.template_variables() {
             variables.entry(name).or_insert(token);
         }
-        Ok(Self { tokenizer, options, messages, tools, variables, marks })
+        let now = options.now.unwrap_or_else(system_clock);
+        Ok(Self { tokenizer, options, messages, tools, variables, now, marks })
     }
 
     /// The first `turns` messages as text, with marks.
@@ -122,7 +134,7 @@ impl<'a> Conversation<'a> {
                     add_generation_prompt,
                     variables: self.variables.clone(),
                     tools: self.tools.as_deref(),
-                    now: self.options.now,
+                    now: Some(self.now),
                 };
                 self.tokenizer.chat_template()?.render(messages, &context)
             }

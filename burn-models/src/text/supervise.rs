@@ -4,10 +4,11 @@ use super::chat::{ChatOptions, Conversation, Framing};
 use super::message::Message;
 use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// Which replies are learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Turns {
     /// Every turn of the assistant.
     #[default]

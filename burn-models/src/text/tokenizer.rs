@@ -26,7 +26,6 @@ pub enum Specials {
 /// A tokenizer in Hugging Face form, with its special tokens and its chat template.
 ///
 /// Truncation and padding that are stored in `tokenizer.json` are ignored: whoever makes batches decides about both.
-#[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The added tokens without the special ones, which [`Specials::Plain`] does not recognise.
@@ -41,6 +40,15 @@ pub struct Tokenizer {
     template: OnceLock<ChatTemplate>,
     /// Ids that end an assistant's turn in the template; see `supervise`.
     pub(super) turn_ends: OnceLock<Vec<u32>>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("path", &self.files.path)
+            .field("vocab_size", &self.vocab_size)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The tokens that have a name of their own in `tokenizer_config.json`.

@@ -89,6 +89,9 @@ pub struct CheckArgs {
     /// What to change in them.
     #[command(flatten)]
     pub changes: RecipeChanges,
+    /// The recipe is for another machine: do not look for its device, models and data here
+    #[arg(long)]
+    pub elsewhere: bool,
     /// Print the resolved recipe, every default in its place
     #[arg(long)]
     pub print: bool,

@@ -9,7 +9,12 @@ use crate::{Error, Result};
 pub(super) fn check(args: &CheckArgs) -> Result<()> {
     let mut problems = Vec::new();
     for path in &args.recipes {
-        match Document::load(path, &args.changes.sets, args.changes.device.as_deref()) {
+        let document = Document::changed(path, &args.changes.sets, args.changes.device.as_deref());
+        let checked = document.and_then(|document| {
+            if args.elsewhere { document.check_elsewhere()? } else { document.check()? }
+            Ok(document)
+        });
+        match checked {
             Ok(document) if args.print => print(&format!("{}\n", document.recipe().to_ron()?))?,
             Ok(document) => {
                 let stages: Vec<&str> = document.recipe().stage_names().collect();

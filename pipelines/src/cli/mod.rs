@@ -26,7 +26,15 @@ pub fn main() -> ExitCode {
         }
     };
     log_to_stderr(&cli);
-    match dispatch(cli.command) {
+    if cli.quiet {
+        crate::run::be_quiet();
+    }
+    // A panic is a fault of ours (or the dashboard's kill key): its message has been printed by the hook.
+    let Ok(result) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| dispatch(cli.command))) else {
+        crate::train::restore_terminal();
+        return ExitCode::FAILURE;
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             show(&error);
@@ -56,7 +64,9 @@ fn log_to_stderr(cli: &Cli) {
     };
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // Fails only where a program that calls this has its own log already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time().try_init();
 }
 
 /// Writes an error to standard error.

@@ -23,7 +23,7 @@ const BATCH_TOKENS: usize = 16_384;
 /// Rows that cannot be used, by line and key; files that cannot be read or written. Nothing is left under the output's
 /// name then.
 pub fn embed(args: &EmbedArgs) -> crate::Result<()> {
-    Ok(run(args, &args.compute.device.init()?)?)
+    Ok(run(args, &args.compute.init()?)?)
 }
 
 enum Model {

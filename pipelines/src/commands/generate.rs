@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// Rows that cannot be used, by line and key; files that cannot be read or written. Nothing is left under the output's
 /// name then.
 pub fn generate(args: &GenerateArgs) -> crate::Result<()> {
-    let device = args.compute.device.init()?;
+    let device = args.compute.init()?;
     let model = decoder(&args.model, args.adapter.as_deref(), args.compute.dtype, &device)?;
     let tokenizer = match args.model.join("tokenizer.json").exists() {
         true => Some(Tokenizer::from_folder(&args.model).map_err(Error::from)?),

@@ -30,7 +30,7 @@ struct Sample {
 /// Rows that cannot be used, by line and key; files that cannot be read or written. Nothing is left under the output's
 /// name then.
 pub fn score(args: &ScoreArgs) -> crate::Result<()> {
-    let device = args.compute.device.init()?;
+    let device = args.compute.init()?;
     let model = decoder(&args.model, args.adapter.as_deref(), args.compute.dtype, &device)?;
     let mut tokenizer = None;
     let mut reader = read_rows(&args.files.input).map_err(Error::from)?;

@@ -1,6 +1,6 @@
 //! Supervised training of the GLOW predictor.
 
-use super::order::EpochOrder;
+use super::epochs::Epochs;
 use crate::train::{Batches, MetricSpec, Scores, Task};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -95,21 +95,28 @@ impl GlowData {
         let batch = GlowBatch::new(&records, &self.workflows, &self.tables, dedup, device)?;
         Ok(GlowItem { batch, tables: self.tables.clone() })
     }
+
+    fn names(&self, records: &[u32]) -> Vec<String> {
+        let name = |record: &u32| {
+            let r = &self.records[*record as usize];
+            format!("record {record}: workflow {}, task id {}", r.workflow, r.task_id)
+        };
+        records.iter().map(name).collect()
+    }
 }
 
-/// The batches of a training or validation run.
+/// The batches of a training.
 pub struct GlowBatches {
     data: GlowData,
-    order: EpochOrder,
+    epochs: Epochs,
     len: usize,
-    dedup: Dedup,
 }
 
 impl GlowBatches {
-    /// `epochs` passes over the data in this order. Records of one workflow share its encoding where `dedup` says so.
-    pub fn new(data: GlowData, order: EpochOrder, epochs: usize, dedup: Dedup) -> Self {
-        let len = order.per_epoch() * epochs;
-        Self { data, order, len, dedup }
+    /// `count` passes over the data.
+    pub fn new(data: GlowData, epochs: Epochs, count: usize) -> Self {
+        let len = epochs.per_epoch() * count;
+        Self { data, epochs, len }
     }
 }
 
@@ -119,14 +126,43 @@ impl Batches<GlowItem> for GlowBatches {
     }
 
     fn batch(&self, index: usize, device: &Device) -> Result<GlowItem, String> {
-        self.data.collate(&self.order.records(index), self.dedup, device).map_err(|e| e.to_string())
+        // Records that shared a workflow's encoding would share its dropout mask.
+        self.data.collate(&self.epochs.records(index), Dedup::Repeat, device).map_err(|e| e.to_string())
     }
 
     fn records(&self, index: usize) -> Vec<String> {
-        let id = |record: u32| {
-            let r = &self.data.records[record as usize];
-            format!("record {record}: workflow {}, task id {}", r.workflow, r.task_id)
-        };
-        self.order.records(index).into_iter().map(id).collect()
+        self.data.names(&self.epochs.records(index))
+    }
+}
+
+/// The batches of an evaluation: all records in their order.
+pub struct GlowRecords {
+    data: GlowData,
+    batch_size: usize,
+}
+
+impl GlowRecords {
+    /// Batches of `batch_size` records, the last one smaller.
+    pub fn new(data: GlowData, batch_size: usize) -> Self {
+        Self { data, batch_size: batch_size.max(1) }
+    }
+
+    fn numbers(&self, index: usize) -> Vec<u32> {
+        let start = index * self.batch_size;
+        (start as u32..(start + self.batch_size).min(self.data.records.len()) as u32).collect()
+    }
+}
+
+impl Batches<GlowItem> for GlowRecords {
+    fn len(&self) -> usize {
+        self.data.records.len().div_ceil(self.batch_size)
+    }
+
+    fn batch(&self, index: usize, device: &Device) -> Result<GlowItem, String> {
+        self.data.collate(&self.numbers(index), Dedup::Share, device).map_err(|e| e.to_string())
+    }
+
+    fn records(&self, index: usize) -> Vec<String> {
+        self.data.names(&self.numbers(index))
     }
 }

@@ -1,6 +1,6 @@
 //! Self-supervised warm-up of GLOW's graph encoder.
 
-use super::order::EpochOrder;
+use super::epochs::Epochs;
 use crate::train::{Batches, MetricSpec, Scores, Task};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -72,21 +72,20 @@ pub struct WarmupBatches {
     /// Which workflows are drawn from; one may stand there several times.
     pool: Vec<u32>,
     tables: GlowTables,
-    order: EpochOrder,
+    epochs: Epochs,
     steps: usize,
 }
 
 impl WarmupBatches {
-    /// `steps` batches, drawn in `order` from `pool`.
+    /// `steps` batches of members of `pool`; `epochs` draws from as many records as that has.
     pub fn new(
         workflows: Arc<Vec<GlowWorkflow>>,
         pool: Vec<u32>,
         tables: GlowTables,
-        order: EpochOrder,
+        epochs: Epochs,
         steps: usize,
     ) -> Self {
-        let steps = if order.per_epoch() == 0 { 0 } else { steps };
-        Self { workflows, pool, tables, order, steps }
+        Self { workflows, pool, tables, epochs, steps }
     }
 }
 
@@ -97,12 +96,12 @@ impl Batches<WarmupItem> for WarmupBatches {
 
     fn batch(&self, index: usize, device: &Device) -> Result<WarmupItem, String> {
         let chosen: Vec<&GlowWorkflow> =
-            self.order.records(index).iter().map(|r| &self.workflows[self.pool[*r as usize] as usize]).collect();
+            self.epochs.records(index).iter().map(|r| &self.workflows[self.pool[*r as usize] as usize]).collect();
         let batch = WarmupBatch::new(&chosen, &self.tables, device).map_err(|e| e.to_string())?;
         Ok(WarmupItem { batch, tables: self.tables.clone() })
     }
 
     fn records(&self, index: usize) -> Vec<String> {
-        self.order.records(index).iter().map(|r| format!("workflow {}", self.pool[*r as usize])).collect()
+        self.epochs.records(index).iter().map(|r| format!("workflow {}", self.pool[*r as usize])).collect()
     }
 }

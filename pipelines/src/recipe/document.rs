@@ -32,6 +32,16 @@ impl Document {
     /// # Errors
     /// [`Error::Recipe`] with everything that is wrong, [`Error::File`] if the file cannot be read.
     pub fn load(path: &Path, sets: &[String], device: Option<&str>) -> Result<Self> {
+        let document = Self::changed(path, sets, device)?;
+        document.check()?;
+        Ok(document)
+    }
+
+    /// Reads a file and applies `--set` and `--device` arguments, but no rules.
+    ///
+    /// # Errors
+    /// As [`Document::open`] and [`Document::set`].
+    pub fn changed(path: &Path, sets: &[String], device: Option<&str>) -> Result<Self> {
         let mut document = Self::open(path)?;
         for argument in sets {
             document.set(argument)?;
@@ -39,7 +49,6 @@ impl Document {
         if let Some(argument) = device {
             document.set_device(argument)?;
         }
-        document.check()?;
         Ok(document)
     }
 
@@ -92,9 +101,17 @@ impl Document {
     /// # Errors
     /// [`Error::Recipe`] with everything that is wrong, in the order of the file.
     pub fn check(&self) -> Result<()> {
-        let problems = rules::check(self);
-        if problems.is_empty() { Ok(()) } else { Err(Error::Recipe(problems)) }
+        found(rules::check(self, true))
     }
+
+    /// Applies the rules for a recipe that is to run on another machine: its device and files need not be here.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with everything else that is wrong, in the order of the file.
+    pub fn check_elsewhere(&self) -> Result<()> {
+        found(rules::check(self, false))
+    }
+
 
     /// The recipe.
     pub fn recipe(&self) -> &Recipe {
@@ -145,6 +162,10 @@ impl Document {
             None => (&self.source, self.tree.find(path).0.headline(&self.source.text)),
         }
     }
+}
+
+fn found(problems: Vec<Problem>) -> Result<()> {
+    if problems.is_empty() { Ok(()) } else { Err(Error::Recipe(problems)) }
 }
 
 /// Reads prompt templates: a RON file like a recipe.

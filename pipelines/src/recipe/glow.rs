@@ -2,6 +2,7 @@
 
 use burn_models::glow::{ContrastConfig, GlowConfig};
 use datasets::Split;
+use datasets::sampler::Sampler;
 use serde::{Deserialize, Serialize};
 
 use super::optim::{AdamW, Checkpoint, Optim};
@@ -159,27 +160,6 @@ pub enum WarmupSampling {
     UniqueWorkflows,
     /// Its records, as the published implementation does: a workflow counts once per task.
     Records,
-}
-
-/// How training records are put into batches; every epoch anew, from the recipe's seed and the epoch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub enum Sampler {
-    /// A plain shuffle.
-    #[default]
-    Shuffle,
-    /// Records of one task stand together, so that the contrastive term has pairs to compare.
-    TaskGrouped {
-        /// Records of one task that stay together, at most. Default 8.
-        #[serde(default = "Sampler::default_group_size")]
-        group_size: usize,
-    },
-}
-
-impl Sampler {
-    fn default_group_size() -> usize {
-        8
-    }
 }
 
 /// The validation metric that chooses the best epoch.

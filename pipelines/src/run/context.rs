@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One stage of a run in progress.
 pub struct StageContext<'a> {
@@ -60,8 +61,23 @@ impl StageEnd {
     }
 }
 
-/// Writes a line to standard error; a closed one is no reason to stop.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on only errors are written to standard error.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether only errors are to be written.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Writes a line to standard error, unless only errors are wanted; a closed one is no reason to stop.
 pub fn say(line: &str) {
+    if is_quiet() {
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

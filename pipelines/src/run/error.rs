@@ -47,6 +47,9 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A file of prompt templates is not usable.
+    #[error(transparent)]
+    Templates(Box<crate::Error>),
     /// Reading or writing data failed.
     #[error(transparent)]
     Data(#[from] datasets::Error),

@@ -4,12 +4,13 @@ use super::context::{StageContext, StageEnd};
 use super::embedded::{EmbeddedData, glow_data};
 use super::error::Error;
 use super::predictor::PredictorFile;
-use crate::learners::{EpochOrder, GlowBatches, GlowData, GlowTask, Order, WarmupBatches, WarmupTask};
+use crate::learners::{Epochs, GlowBatches, GlowData, GlowRecords, GlowTask, WarmupBatches, WarmupTask};
 use crate::recipe::{GlowTrain, Inputs, SelectBy, TieBreak, Warmup, WarmupSampling};
 use crate::train::{Direction, EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, TrainState, fit, stream};
 use burn::module::Module;
-use burn_models::glow::{Dedup, GlowLossConfig, GlowPredictor};
+use burn_models::glow::{GlowLossConfig, GlowPredictor};
 use datasets::Split;
+use datasets::sampler::Sampler;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -86,11 +87,11 @@ fn warm_up(
         WarmupSampling::Records => drawn.collect(),
     };
     let seed = context.recipe.seed;
-    let order = EpochOrder::new(Order::Shuffle, pool.len(), warmup.batch_size, true, stream(seed, "warmup data", &[]));
-    let steps_per_epoch = order.per_epoch();
-    let batches = |steps| {
-        let order = order.clone();
-        Arc::new(WarmupBatches::new(train.workflows.clone(), pool.clone(), train.tables.clone(), order, steps))
+    let draw = || Epochs::new(pool.iter().map(|w| i64::from(*w)).collect(), warmup.batch_size, true, Sampler::Shuffle, stream(seed, "warmup data", &[]));
+    let epochs = draw()?;
+    let steps_per_epoch = epochs.per_epoch();
+    let batches = |epochs, steps| {
+        Arc::new(WarmupBatches::new(train.workflows.clone(), pool.clone(), train.tables.clone(), epochs, steps))
     };
     let options = FitOptions {
         label: format!("{} warm-up", context.label()),
@@ -107,7 +108,7 @@ fn warm_up(
         tie_break_by_loss: false,
         early_stopping: EarlyStopping::new(Direction::Lowest, None),
     };
-    let data = FitData { train: batches(warmup.steps), valid: batches(0) };
+    let data = FitData { train: batches(epochs, warmup.steps), valid: batches(draw()?, 0) };
     let folder = context.folder.join("warmup");
     let device = context.device.clone().autodiff();
     Ok(fit(WarmupTask { predictor }, warmup.optim.init(), data, &device, &folder, options, |_, _| Ok(()))?)
@@ -123,11 +124,9 @@ fn supervise(
     valid: GlowData,
 ) -> Result<(Fitted<GlowTask>, usize), Error> {
     let seed = context.recipe.seed;
-    let order = Order::new(stage.sampler, || train.records.iter().map(|r| r.task_id).collect());
-    let order =
-        EpochOrder::new(order, train.records.len(), stage.batch_size, stage.drop_last, stream(seed, "data", &[]));
-    let steps_per_epoch = order.per_epoch();
-    let in_order = EpochOrder::new(Order::Fixed, valid.records.len(), stage.batch_size, false, 0);
+    let tasks = train.records.iter().map(|r| r.task_id).collect();
+    let epochs = Epochs::new(tasks, stage.batch_size, stage.drop_last, stage.sampler, stream(seed, "data", &[]))?;
+    let steps_per_epoch = epochs.per_epoch();
     let (select_by, direction) = match stage.select_by {
         SelectBy::ValAccuracy => ("accuracy", Direction::Highest),
         SelectBy::ValLoss => ("loss", Direction::Lowest),
@@ -149,9 +148,8 @@ fn supervise(
     };
     let loss = GlowLossConfig { contrast: stage.contrast.clone(), ..GlowLossConfig::default() };
     let data = FitData {
-        // With dropout, records that shared an encoding would share its mask.
-        train: Arc::new(GlowBatches::new(train, order, stage.epochs, Dedup::Repeat)),
-        valid: Arc::new(GlowBatches::new(valid, in_order, 1, Dedup::Share)),
+        train: Arc::new(GlowBatches::new(train, epochs, stage.epochs)),
+        valid: Arc::new(GlowRecords::new(valid, stage.batch_size)),
     };
     let (file, best) = (file.clone(), context.folder.join(BEST));
     let keep = move |task: &GlowTask, _: &TrainState| {

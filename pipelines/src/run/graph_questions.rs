@@ -2,7 +2,7 @@
 
 use super::context::{StageContext, StageEnd};
 use super::error::Error;
-use crate::recipe::GraphQuestions;
+use crate::recipe::{GraphQuestions, load_templates};
 use datasets::flora::ReadOptions;
 use datasets::graph_questions::{GraphQuestions as Questions, GraphQuestionsConfig, OutputPaths, Source, collect};
 use datasets::templates::Templates;
@@ -25,15 +25,7 @@ pub(super) fn run(context: &StageContext, stage: &GraphQuestions) -> Result<Stag
         };
         sources.push(Source { name, folder });
     }
-    let config = GraphQuestionsConfig {
-        test_workflows: stage.test_workflows,
-        strict_test_count: stage.strict_test_count,
-        rounds: stage.rounds as u32,
-        schedule: stage.schedule,
-        tasks: stage.tasks.clone(),
-        node_render: stage.node_render,
-        answer_style: stage.answer_style,
-    };
+    let config = GraphQuestionsConfig::from(stage);
     let templates = templates(stage.templates.as_deref())?;
     let paths = OutputPaths {
         train: context.folder.join(TRAIN),
@@ -56,12 +48,8 @@ pub(super) fn run(context: &StageContext, stage: &GraphQuestions) -> Result<Stag
 
 /// The built-in templates, or those of a RON file.
 pub(super) fn templates(path: Option<&Path>) -> Result<Templates, Error> {
-    let Some(path) = path else { return Ok(Templates::default()) };
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let options = ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
-    let templates: Templates = options
-        .from_str(&text)
-        .map_err(|e| Error::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string())))?;
-    templates.validate()?;
-    Ok(templates)
+    match path {
+        Some(path) => load_templates(path).map_err(|e| Error::Templates(Box::new(e))),
+        None => Ok(Templates::default()),
+    }
 }

@@ -16,7 +16,7 @@ mod predictor;
 mod sft;
 mod sources;
 
-pub use context::{StageContext, StageEnd, say};
+pub use context::{StageContext, StageEnd, be_quiet, is_quiet, say};
 pub(crate) use embed::Embedder;
 pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Standardization, Table, glow_data};
 pub use error::Error;

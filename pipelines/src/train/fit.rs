@@ -118,7 +118,7 @@ pub fn fit<M: Task>(
     });
     let earlier_seconds = state.seconds;
     if state.step > 0 {
-        tracing::info!("{}: continuing at step {}/{total_steps}", options.label, state.step);
+        crate::run::say(&format!("[{}] continuing at step {}/{total_steps}", options.label, state.step));
     }
     let log = MetricsLog::open(folder, state.step as u64)?;
 
@@ -163,7 +163,7 @@ pub fn fit<M: Task>(
     // The strategy has its own optimizer and schedule: the learner carries the model.
     let result = training.launch(Learner::new(model, optimizer, options.lr));
     drop(result.renderer);
-    terminal::restore();
+    terminal::restore_terminal();
 
     let mut run = run.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let outcome = match run.result.take() {

@@ -39,4 +39,4 @@ pub use schedule::Schedule;
 pub use scores::{MetricSpec, Scores, Task};
 pub use seeds::stream;
 pub use strategy::StepStrategy;
-pub use terminal::{is_dashboard, stop_requested, watch_for_ctrl_c};
+pub use terminal::{is_dashboard, restore_terminal, stop_requested, watch_for_ctrl_c};

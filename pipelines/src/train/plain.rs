@@ -7,7 +7,6 @@ use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
 };
 use std::collections::HashMap;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Prints a line at most every few seconds, and one per evaluation, to standard error.
@@ -58,8 +57,7 @@ impl PlainRenderer {
         for (name, value) in values.iter().filter(|(_, v)| v.is_finite()) {
             text.push_str(&format!("  {name} {}", short(*value)));
         }
-        // A closed standard error must not stop a training.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        crate::run::say(&text);
     }
 }
 

@@ -23,7 +23,7 @@ pub fn watch_for_ctrl_c() -> Result<(), String> {
     ctrlc::set_handler(|| {
         STOP.store(true, Ordering::Relaxed);
         if PRESSED.fetch_add(1, Ordering::Relaxed) > 0 {
-            restore();
+            restore_terminal();
             std::process::exit(130);
         }
     })
@@ -70,7 +70,7 @@ fn deliver_ctrl_c() {
 fn deliver_ctrl_c() {}
 
 /// Leaves the dashboard's screen and raw mode, whatever happened.
-pub(crate) fn restore() {
+pub fn restore_terminal() {
     use crossterm::{event::DisableMouseCapture, execute, terminal};
     if is_dashboard() && terminal::is_raw_mode_enabled().unwrap_or(false) {
         let _ = terminal::disable_raw_mode();

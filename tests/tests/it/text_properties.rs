@@ -409,6 +409,26 @@ fn named_templates_and_listed_tokens() {
     assert!(!tokenizer.encode("<extra>", Specials::Plain).unwrap().contains(&2048));
 }
 
+#[test]
+fn the_builtin_encoder_tokenizer() {
+    let tokenizer = Tokenizer::builtin(Builtin::Encoder).unwrap();
+    let [pad, unknown, first, last, mask] =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(|token| tokenizer.token_to_id(token).unwrap());
+    assert_eq!([pad, unknown, first, last, mask], [0, 1, 2, 3, 4]);
+    assert_eq!((tokenizer.pad_id(), tokenizer.added_per_sequence(), tokenizer.vocab_size()), (Some(0), 2, 2000));
+    let ids = tokenizer.encode_added("Thé NODE 北 writes", Specials::Plain).unwrap();
+    assert_eq!((ids[0], *ids.last().unwrap()), (first, last));
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "the node writes");
+    assert_eq!(ids.iter().filter(|id| **id == unknown).count(), 1);
+    // Cut to a length, the tokens around the text stay.
+    let text = "node ".repeat(50);
+    for max in [0, 1, 2, 3, 10, 51, 52, 53] {
+        let (ids, cut) = tokenizer.encode_within(&text, Specials::Plain, max).unwrap();
+        assert_eq!(ids.len(), max.clamp(2, 52));
+        assert_eq!((ids[0], *ids.last().unwrap(), cut), (first, last, max < 52));
+    }
+}
+
 /// A template of our own for the builtin tokenizer: tools, thinking, and tool results.
 #[test]
 fn the_builtin_template() {

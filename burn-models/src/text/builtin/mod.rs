@@ -9,12 +9,13 @@ mod train;
 use super::folder::Folder;
 use super::tokenizer::Tokenizer;
 use crate::Result;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 pub use train::train;
 
 /// Which small tokenizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Builtin {
     /// For decoders: byte-level BPE with 2,048 ids. NFC and the pre-tokenizer expression of Qwen2 and Qwen3, all 256
     /// bytes, the special tokens `<|endoftext|>` (padding), `<|im_start|>` and `<|im_end|>` (end of text), the tokens

@@ -147,7 +147,8 @@ impl ChatTemplate {
     }
 }
 
-fn system_clock() -> i64 {
+/// Seconds since 1970-01-01 UTC.
+pub(super) fn system_clock() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 

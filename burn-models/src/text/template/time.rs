@@ -66,7 +66,7 @@ impl Moment {
 /// Python's `strftime` for the directives that chat templates use; `Err` names the first one that is not known.
 pub(super) fn strftime(format: &str, seconds: i64) -> Result<String, String> {
     let t = Moment::at(seconds);
-    let hour12 = if t.hour % 12 == 0 { 12 } else { t.hour % 12 };
+    let hour12 = (t.hour + 11) % 12 + 1;
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {

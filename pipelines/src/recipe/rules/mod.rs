@@ -10,14 +10,17 @@ mod sources;
 use super::{Document, Recipe};
 use crate::diagnostics::Problem;
 
-/// Everything that is wrong, in the order of the file; what arguments have set comes last.
-pub(super) fn check(document: &Document) -> Vec<Problem> {
+/// Everything that is wrong, in the order of the file; what arguments have set comes last. What the machine has to offer is
+/// looked at when the recipe is to run `here`.
+pub(super) fn check(document: &Document, here: bool) -> Vec<Problem> {
     let mut report = Report { document, problems: Vec::new() };
     names::check(&mut report);
     sources::check(&mut report);
     numbers::check(&mut report);
     sizes::check(&mut report);
-    environment::check(&mut report);
+    if here {
+        environment::check(&mut report);
+    }
     let file = &document.source().name;
     report.problems.sort_by_key(|problem| (problem.text().name != *file, problem.span().start));
     report.problems

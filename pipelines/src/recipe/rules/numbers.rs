@@ -1,5 +1,6 @@
 //! Settings outside their ranges, and settings that do not go together within one stage.
 
+use datasets::sampler::Sampler;
 use std::path::Path;
 
 use datasets::synthetic::SyntheticConfig;
@@ -7,7 +8,7 @@ use datasets::synthetic::SyntheticConfig;
 use super::{Place, Report};
 use crate::recipe::{
     AdamW, Checkpoint, DataSource, DecoderInit, Embed, EncoderInit, GlowEval, GlowTrain, GraphQuestions, InitModel,
-    MergeLora, ModelSource, Optim, Recipe, Sampler, Schedule, Sft, Source, Stage,
+    MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
 };
 
 pub(super) fn check(report: &mut Report) {
