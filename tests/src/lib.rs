@@ -5,6 +5,7 @@
 //! workspace, else in `tests/fixtures`. A test whose folder is in none of them prints `skipped: …` and passes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+pub mod program;
 mod tensors;
 
 pub use tensors::Tensors;
@@ -97,7 +98,7 @@ pub fn devices() -> Vec<(String, Device)> {
 
 /// All elements of a float tensor as f32, in row-major order.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().to_vec().unwrap()
+    tensor.into_data().convert::<f32>().try_to_vec().unwrap()
 }
 
 /// The largest absolute difference.

@@ -102,7 +102,8 @@ pub fn merge(
         relative_difference: difference / largest.max(f64::MIN_POSITIVE),
     };
     let tolerance = TOLERANCE.iter().find(|(d, _)| *d == dtype).map_or(0.02, |(_, t)| *t);
-    if !inputs.is_empty() && !(report.relative_difference <= tolerance) {
+    let close = report.relative_difference.is_finite() && report.relative_difference <= tolerance;
+    if !inputs.is_empty() && !close {
         return Err(Error::Stage {
             stage: "merge".into(),
             reason: format!(

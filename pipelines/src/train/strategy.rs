@@ -225,18 +225,18 @@ impl<M: Task> StepStrategy<M> {
                     None => sums.push((*name, value * scores.weight)),
                 }
             }
-            let progress = batches.progress();
-            let item = TrainingItem::new(scores, progress, Some(run.state.step), None);
-            events.process_valid(LearnerEvent::ProcessedItem(item)).map_err(failed)?;
         }
-        events.process_valid(LearnerEvent::EndSplit(window)).map_err(failed)?;
-        events.process_train(LearnerEvent::EndEpoch(window)).map_err(failed)?;
         let means = Scores {
             weight,
             tokens: 0,
             device: None,
             values: sums.into_iter().map(|(name, sum)| (name, sum / weight)).collect(),
         };
+        // One point per evaluation: the means of single batches would draw a saw.
+        let item = TrainingItem::new(means.clone(), batches.progress(), Some(run.state.step), None);
+        events.process_valid(LearnerEvent::ProcessedItem(item)).map_err(failed)?;
+        events.process_valid(LearnerEvent::EndSplit(window)).map_err(failed)?;
+        events.process_train(LearnerEvent::EndEpoch(window)).map_err(failed)?;
         self.log(run, Split::Valid, &means)?;
         let Some(score) = means.get(options.select_by) else {
             return Err(Error::Empty(format!("there are no validation batches, so no `{}` to choose by", options.select_by)));

@@ -7,6 +7,7 @@ mod data_questions;
 mod data_sft;
 mod decoder_files;
 mod decoder_properties;
+mod end_to_end;
 mod eval_metrics;
 mod glow_examples;
 mod glow_properties;
