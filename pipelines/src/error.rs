@@ -53,7 +53,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Recipe(_) | Self::File { .. } | Self::Device { .. } => 2,
-            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            Self::Output(source) | Self::Run(crate::run::Error::Data(datasets::Error::Io { source, .. }))
+                if source.kind() == std::io::ErrorKind::BrokenPipe =>
+            {
+                0
+            }
             Self::Output(_) | Self::Ron(_) | Self::Run(_) | Self::Report(_) => 1,
             Self::Interrupted => 130,
         }

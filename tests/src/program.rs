@@ -161,6 +161,16 @@ fn text(file: &mut File) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
+/// The names of the devices to run on, as `--device` takes them.
+pub fn device_names() -> Vec<String> {
+    crate::devices().into_iter().map(|(name, _)| name).collect()
+}
+
+/// The device for what has to be equal bit for bit: the first CPU among the devices to run on, else Flex.
+pub fn cpu() -> String {
+    device_names().into_iter().find(|name| ["flex", "ndarray"].contains(&name.as_str())).unwrap_or_else(|| "flex".into())
+}
+
 /// A run of `recipes/tiny/glow.ron` that keeps its files where the test wants them.
 #[derive(Debug, Clone)]
 pub struct TinyRun {

@@ -64,9 +64,19 @@ fn log_to_stderr(cli: &Cli) {
     };
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // Fails only where a program that calls this has its own log already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_coloured())
+        // What cannot be written is not worth a panic: nobody may be reading.
+        .log_internal_errors(false)
+        .without_time()
+        .try_init();
+}
+
+/// Whether standard error shows colours.
+fn is_coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// Writes an error to standard error.
@@ -74,7 +84,7 @@ fn show(error: &Error) {
     if error.exit_code() == 0 {
         return;
     }
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = is_coloured();
     let mut text = String::new();
     // A string takes everything: none of this can fail.
     let _ = match error {

@@ -49,8 +49,10 @@ fn run(args: &PredictArgs, device: &burn::tensor::Device) -> Result<(), Error> {
     let index = FloraIndex::read_file(input, Split::Test, &options)?;
     let cache = args.run.parent().unwrap_or(Path::new(".")).join("cache");
     let embedder = Embedder { info: &info, cache, device: device.clone(), label: "predict".into() };
-    let (llm, text) = (embedder.workflows(&index)?.table, embedder.texts(&index)?.table);
-    let data = EmbeddedData { index, llm, text };
+    let (Some(llm), Some(text)) = (embedder.workflows(&index)?, embedder.texts(&index)?) else {
+        return Err(Error::Stage { stage: "predict".into(), reason: "stopped; what is embedded is kept".into() });
+    };
+    let data = EmbeddedData { index, llm: llm.table, text: text.table };
     let lines = data.records(Split::Test)?.line.clone();
     let scores = stored.score(data, Split::Test, BATCH, device)?;
     let by_line: HashMap<u64, f32> = lines.into_iter().map(u64::from).zip(scores).collect();

@@ -7,6 +7,7 @@ use super::graph_questions::templates;
 use crate::embedding::embed_tokens;
 use crate::progress::bar;
 use crate::recipe::{Embed, Truncation};
+use crate::train::stop_requested;
 use burn::tensor::{Device, FloatDType};
 use burn_models::checkpoint::weights_hash;
 use burn_models::decoder::{Decoder, DecoderConfig};
@@ -16,6 +17,8 @@ use datasets::cache::{CacheKey, EmbeddingCache, EmbeddingSpace};
 use datasets::flora::ReadOptions;
 use datasets::index::FloraIndex;
 use datasets::templates::GraphPrompt;
+use indicatif::ProgressBar;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -36,8 +39,8 @@ pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Err
         settings: stage.clone(),
     };
     let embedder = Embedder { info: &info, cache: context.recipe.cache_dir(), device: context.device.clone(), label: context.label() };
-    let llm = embedder.workflows(&index)?;
-    let text = embedder.texts(&index)?;
+    let Some(llm) = embedder.workflows(&index)? else { return Ok(StageEnd::Interrupted) };
+    let Some(text) = embedder.texts(&index)? else { return Ok(StageEnd::Interrupted) };
     let mut metrics = BTreeMap::new();
     for (name, found) in [("llm", &llm), ("text", &text)] {
         metrics.insert(format!("{name}_rows"), Some(found.table.rows() as f64));
@@ -77,7 +80,7 @@ pub(crate) struct Embeddings {
 
 impl Embedder<'_> {
     /// The vectors of all workflows of an index.
-    pub(crate) fn workflows(&self, index: &FloraIndex) -> Result<Embeddings, Error> {
+    pub(crate) fn workflows(&self, index: &FloraIndex) -> Result<Option<Embeddings>, Error> {
         let settings = &self.info.settings;
         let folder = &self.info.llm;
         let tokenizer = Tokenizer::from_folder(folder)?;
@@ -103,21 +106,24 @@ impl Embedder<'_> {
             })
             .collect();
         let inputs: Vec<&[u8]> = prompts.iter().map(|p| p.text.as_bytes()).collect();
-        self.cached(&space, &inputs, config.hidden_size, |missing| {
-            let bar = bar(&self.label, missing.len());
+        let mut loaded = None;
+        self.cached(&space, &inputs, config.hidden_size, |missing, bar| {
+            let model = match &loaded {
+                Some(model) => model,
+                None => loaded.insert(Decoder::from_folder(folder, settings.dtype.into(), &self.device)?),
+            };
             let encode = |i: &usize| encode_prompt(&tokenizer, &prompts[*i], limit, settings.truncation);
-            let encoded: Vec<(Vec<u32>, bool)> = missing.iter().map(encode).collect::<Result<_, Error>>()?;
+            let encoded: Vec<(Vec<u32>, bool)> = missing.par_iter().map(encode).collect::<Result<_, Error>>()?;
             let (sequences, cut): (Vec<_>, Vec<_>) = encoded.into_iter().unzip();
-            let model = Decoder::from_folder(folder, settings.dtype.into(), &self.device)?;
-            let progress = |done: usize| bar.set_position(done as u64);
-            let rows = embed_tokens(&model, &sequences, settings.llm_pooling, settings.batch_tokens, progress)?;
-            bar.finish_and_clear();
+            let before = bar.position();
+            let progress = |done: usize| bar.set_position(before + done as u64);
+            let rows = embed_tokens(model, &sequences, settings.llm_pooling, settings.batch_tokens, progress)?;
             Ok((rows, cut.into_iter().filter(|cut| *cut).count()))
         })
     }
 
     /// The vectors of all texts of an index: node texts and tasks.
-    pub(crate) fn texts(&self, index: &FloraIndex) -> Result<Embeddings, Error> {
+    pub(crate) fn texts(&self, index: &FloraIndex) -> Result<Option<Embeddings>, Error> {
         let settings = &self.info.settings;
         let folder = &self.info.text;
         let encoder = SentenceEncoder::from_folder(folder, FloatDType::F32, &self.device)?;
@@ -139,40 +145,49 @@ impl Embedder<'_> {
         };
         let texts = index.texts();
         let inputs: Vec<&[u8]> = texts.iter().map(|t| t.as_bytes()).collect();
-        self.cached(&space, &inputs, encoder.dim(), |missing| {
-            let bar = bar(&self.label, missing.len());
+        self.cached(&space, &inputs, encoder.dim(), |missing, bar| {
             let chosen: Vec<&str> = missing.iter().map(|i| &*texts[*i]).collect();
             let found = encoder.embed(&chosen, settings.batch_tokens)?;
-            bar.finish_and_clear();
+            bar.inc(missing.len() as u64);
             Ok((found.values, found.truncated))
         })
     }
 
-    /// Looks the inputs up and computes what is missing.
+    /// Looks the inputs up, computes what is missing and keeps it, group by group: what is done is not lost when the process
+    /// ends. `None` where it was asked to stop.
     fn cached(
         &self,
         space: &EmbeddingSpace,
         inputs: &[&[u8]],
         dim: usize,
-        compute: impl FnOnce(&[usize]) -> Result<(Vec<f32>, usize), Error>,
-    ) -> Result<Embeddings, Error> {
+        mut compute: impl FnMut(&[usize], &ProgressBar) -> Result<(Vec<f32>, usize), Error>,
+    ) -> Result<Option<Embeddings>, Error> {
         let root = self.cache.join("embeddings");
         let mut cache = EmbeddingCache::open(&root, &space.space, &space.model_key(), dim)?;
         let keys: Vec<CacheKey> = inputs.iter().map(|input| space.key(input)).collect();
         let mut found = cache.get_many(&keys)?;
+        let bar = bar(&self.label, found.misses.len());
         let mut truncated = 0;
-        if !found.misses.is_empty() {
-            let (rows, cut) = compute(&found.misses)?;
-            truncated = cut;
-            for (row, place) in rows.chunks_exact(dim).zip(&found.misses) {
+        for group in found.misses.chunks(GROUP) {
+            if stop_requested() {
+                return Ok(None);
+            }
+            let (rows, cut) = compute(group, &bar)?;
+            truncated += cut;
+            for (row, place) in rows.chunks_exact(dim).zip(group) {
                 found.rows[place * dim..(place + 1) * dim].copy_from_slice(row);
             }
-            let missing: Vec<CacheKey> = found.misses.iter().map(|i| keys[*i]).collect();
-            cache.append(&missing, &rows)?;
+            let computed: Vec<CacheKey> = group.iter().map(|i| keys[*i]).collect();
+            cache.append(&computed, &rows)?;
         }
-        Ok(Embeddings { table: Table { values: found.rows, width: dim }, computed: found.misses.len(), truncated })
+        bar.finish_and_clear();
+        let computed = found.misses.len();
+        Ok(Some(Embeddings { table: Table { values: found.rows, width: dim }, computed, truncated }))
     }
 }
+
+/// Inputs that are computed before they are kept: enough to sort by length, few enough to lose.
+const GROUP: usize = 512;
 
 /// The tokens of a prompt, at most `limit`, and whether something had to be left out.
 ///

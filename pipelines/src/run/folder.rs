@@ -124,6 +124,11 @@ pub fn stage_state(folder: &Path, fingerprint: &str) -> Result<StageState, Error
     })
 }
 
+/// Whether a stage was ever started in `folder`. A process that is killed early may leave a folder without a stage in it.
+pub fn was_started(folder: &Path) -> bool {
+    folder.join(STARTED).exists()
+}
+
 /// Notes that a stage was started.
 ///
 /// # Errors

@@ -27,7 +27,8 @@ pub use predictor::{PredictorFile, StoredPredictor};
 
 use crate::recipe::{Recipe, Stage};
 use crate::report::{Manifest, Status, Timings};
-use folder::{RunFolder, StageState, stage_state, start_stage, write_json};
+use crate::train::stop_requested;
+use folder::{RunFolder, StageState, stage_state, start_stage, was_started, write_json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -97,6 +98,11 @@ pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<Ru
         if selected && options.fresh {
             state = StageState::Absent;
         }
+        if selected && !matches!(state, StageState::Finished(_)) && stop_requested() {
+            context.say("interrupted before it started; the same command continues");
+            hashes.save()?;
+            return Ok(RunEnd::Interrupted);
+        }
         match (&state, selected) {
             (StageState::Finished(manifest), _) => {
                 if selected {
@@ -104,9 +110,10 @@ pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<Ru
                 }
             }
             (_, false) => continue,
-            (StageState::Absent, true) if context.folder.exists() => {
+            (StageState::Absent, true) if was_started(&context.folder) => {
                 let kept = run.replace(&context.folder)?;
-                context.say(&format!("settings or inputs changed: starting again (before: {})", kept.display()));
+                let why = if options.fresh { "" } else { "settings or inputs changed: " };
+                context.say(&format!("{why}starting again (before: {})", kept.display()));
             }
             (StageState::Started, true) => context.say("continuing"),
             (StageState::Absent, true) => context.say("starting"),

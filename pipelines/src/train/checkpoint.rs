@@ -86,7 +86,7 @@ impl Checkpoints {
         fs::rename(&scratch, &target).map_err(io)?;
         // Makes the rename itself durable.
         File::open(&self.folder).and_then(|f| f.sync_all()).map_err(io)?;
-        self.prune();
+        self.prune(&target);
         Ok(())
     }
 
@@ -130,9 +130,11 @@ impl Checkpoints {
         found
     }
 
-    fn prune(&self) {
-        let found = self.list();
-        for old in &found[..found.len().saturating_sub(self.keep)] {
+    /// Keeps the newest checkpoints up to `current`. Those of later steps are damaged: training went back before them.
+    fn prune(&self, current: &Path) {
+        let (kept, later): (Vec<_>, Vec<_>) = self.list().into_iter().partition(|folder| folder <= current);
+        let outdated = kept[..kept.len().saturating_sub(self.keep)].iter();
+        for old in outdated.chain(&later) {
             if let Err(e) = fs::remove_dir_all(old) {
                 tracing::warn!("{}: an old checkpoint could not be removed: {e}", old.display());
             }

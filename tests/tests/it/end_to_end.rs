@@ -1,13 +1,13 @@
 //! The tiny recipe from start to end, through the program: what it leaves, what a second run does again and what it does
 //! not, and that its results follow from recipe and seed alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use hearth_tests::program::{Program, TinyRun, files};
-use hearth_tests::{Tensors, devices, json, json_lines};
+use hearth_tests::program::{Program, Running, TinyRun, cpu, device_names, files};
+use hearth_tests::{Tensors, json, json_lines, max_abs};
 use serde_json::Value;
 
 const HEARTH: Program = Program(env!("CARGO_BIN_EXE_hearth-under-test"));
@@ -30,14 +30,9 @@ fn folder(stage: &str) -> String {
     format!("stages/{number:02}-{stage}")
 }
 
-/// The devices to run on, by name.
-fn device_names() -> Vec<String> {
-    devices().into_iter().map(|(name, _)| name).collect()
-}
-
-/// A run in a folder of its own on the first device.
+/// A run whose results are a matter of bits.
 fn tiny(runs: &Path) -> TinyRun {
-    TinyRun::new(HEARTH, runs, &device_names()[0])
+    TinyRun::new(HEARTH, runs, &cpu())
 }
 
 fn manifest(run: &TinyRun, stage: &str) -> Value {
@@ -82,9 +77,10 @@ fn starts(stderr: &str) -> Vec<&str> {
 
 #[test]
 fn a_run_leaves_its_results_and_a_second_one_does_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut runs = Vec::new();
     for device in device_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = TinyRun::new(HEARTH, dir.path(), &device);
+        let run = TinyRun::new(HEARTH, &dir.path().join(&device), &device);
         let first = run.ok(&["--json"]);
         assert_eq!(starts(&first.stderr), ["starting"; 6], "{}", first.stderr);
         assert!(!first.stderr.contains('\u{1b}'), "no terminal, no colours: {}", first.stderr);
@@ -136,6 +132,33 @@ fn a_run_leaves_its_results_and_a_second_one_does_nothing() {
         assert_eq!(second.json(), report);
         assert_eq!(stamps(&run, &kept), before);
         assert!(!run.path("replaced").exists());
+        runs.push((device, run));
+    }
+    for pair in runs.windows(2) {
+        assert_agree(&pair[0], &pair[1]);
+    }
+}
+
+/// Two devices compute the same up to rounding. CPU devices draw the same random numbers, so everything is comparable: vectors
+/// within 1e-3, scores within 1e-2 and accuracies within two of the 24 records, whose scores may lie at the threshold. Other
+/// devices draw their own dropout and first weights: only the vectors of texts, which no stage has trained, are the same.
+fn assert_agree((one, a): &(String, TinyRun), (two, b): &(String, TinyRun)) {
+    let vectors = [a, b].map(|run| Tensors::open(run.path("stages/04-embed/embeddings.safetensors")));
+    let is_cpu = |name: &String| name != "cuda";
+    for name in ["text", "llm"].into_iter().take(if is_cpu(one) && is_cpu(two) { 2 } else { 1 }) {
+        let [(shape, x), (other, y)] = [0, 1].map(|i: usize| vectors[i].f32(name));
+        assert_eq!(shape, other);
+        let worst = max_abs(&x, &y);
+        assert!(worst < 1e-3, "{name} vectors of {one} and {two} differ by {worst}");
+    }
+    if is_cpu(one) && is_cpu(two) {
+        let [x, y] = [a, b].map(|run| json_lines(&run.path("stages/06-glow-eval/scores-best.jsonl")));
+        for (x, y) in x.iter().zip(&y) {
+            let difference = x["score"].as_f64().unwrap() - y["score"].as_f64().unwrap();
+            assert!(difference.abs() < 1e-2, "{one}: {x}, {two}: {y}");
+        }
+        let difference = accuracy(&x).0 - accuracy(&y).0;
+        assert!(difference.abs() < 2.5 / 24.0, "accuracies of {one} and {two} differ by {difference}");
     }
 }
 
@@ -298,7 +321,7 @@ fn results_follow_from_recipe_and_seed() {
     // A new folder elsewhere, in one thread.
     let third = tiny(elsewhere.path());
     let mut command = HEARTH.command(third.arguments(&[]));
-    hearth_tests::program::Running::of(command.env("RAYON_NUM_THREADS", "1")).finish().expect_code(0);
+    Running::of(command.env("RAYON_NUM_THREADS", "1")).finish().expect_code(0);
     assert_eq!(computed(&third), computed(&first));
     for file in RESULTS {
         assert!(first.read(file) == second.read(file), "{file} of a second run differs");
