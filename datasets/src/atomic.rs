@@ -1,17 +1,22 @@
 //! Files that appear under their name only when they are complete.
 
 use crate::{Error, Result};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 /// A file in the making: written beside its final place under a temporary name, flushed to the disk and renamed by
 /// [`AtomicFile::commit`]. Dropped without that, it leaves nothing behind.
+///
+/// A name that belongs to a device, a pipe or a socket, such as `/dev/null`, is written to as it is: there is nothing to
+/// replace.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    writer: BufWriter<NamedTempFile>,
+    writer: BufWriter<File>,
+    /// The temporary name; none where there is nothing to replace.
+    scratch: Option<TempPath>,
 }
 
 impl AtomicFile {
@@ -23,17 +28,28 @@ impl AtomicFile {
             _ => Path::new("."),
         };
         fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
-        if path.is_dir() {
-            let is_folder = io::Error::new(io::ErrorKind::IsADirectory, "a folder has this name");
-            return Err(Error::Io { path, action: "write", source: is_folder });
-        }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".tmp-").suffix(".partial");
-        // A temporary file is private by default; what is kept should have the mode of any other new file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder).map_err(Error::io(&path, "create"))?;
-        Ok(Self { path, writer: BufWriter::with_capacity(1 << 16, file) })
+        let (file, scratch) = match fs::metadata(&path) {
+            Ok(there) if there.is_dir() => {
+                let is_folder = io::Error::new(io::ErrorKind::IsADirectory, "a folder has this name");
+                return Err(Error::Io { path, action: "write", source: is_folder });
+            }
+            Ok(there) if !there.is_file() => {
+                (File::options().write(true).open(&path).map_err(Error::io(&path, "open"))?, None)
+            }
+            _ => {
+                let mut builder = tempfile::Builder::new();
+                builder.prefix(".tmp-").suffix(".partial");
+                // A temporary file is private by default; what is kept should have the mode of any other new file.
+                #[cfg(unix)]
+                builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+                // Only the system's reason: the temporary name says nothing to anybody.
+                let plain = |e: io::Error| e.raw_os_error().map_or(e, io::Error::from_raw_os_error);
+                let file = builder.tempfile_in(folder).map_err(|e| Error::io(&path, "create")(plain(e)))?;
+                let (file, scratch) = file.into_parts();
+                (file, Some(scratch))
+            }
+        };
+        Ok(Self { path, writer: BufWriter::with_capacity(1 << 16, file), scratch })
     }
 
     /// The final name.
@@ -42,16 +58,16 @@ impl AtomicFile {
     }
 
     /// Another handle to the same file, for a writer that must own one. Use one of the two only.
-    pub(crate) fn handle(&self) -> Result<fs::File> {
-        self.writer.get_ref().as_file().try_clone().map_err(Error::io(&self.path, "write"))
+    pub(crate) fn handle(&self) -> Result<File> {
+        self.writer.get_ref().try_clone().map_err(Error::io(&self.path, "write"))
     }
 
     /// Puts the finished file in its place, replacing an older one.
     pub fn commit(self) -> Result<()> {
         let file = self.writer.into_inner().map_err(|e| Error::io(&self.path, "write")(e.into_error()))?;
-        file.as_file().sync_all().map_err(Error::io(&self.path, "flush"))?;
-        file.persist(&self.path).map_err(|e| Error::io(&self.path, "rename")(e.error))?;
-        Ok(())
+        let Some(scratch) = self.scratch else { return Ok(()) };
+        file.sync_all().map_err(Error::io(&self.path, "flush"))?;
+        scratch.persist(&self.path).map_err(|e| Error::io(&self.path, "rename")(e.error))
     }
 }
 
@@ -98,5 +114,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = write_file(folder.path(), b"x").unwrap_err().to_string();
         assert!(error.contains("a folder has this name"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_to_and_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        // By a link, so that a mistake replaces the link and not the device.
+        let path = folder.path().join("sink");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        write_file(&path, b"x").unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+        assert!(!fs::metadata(&path).unwrap().is_file());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

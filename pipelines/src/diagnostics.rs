@@ -187,7 +187,7 @@ pub fn render(problems: &[Problem], colour: bool, out: &mut impl fmt::Write) -> 
     Ok(())
 }
 
-/// Draws an error that has no place, with its causes.
+/// Draws an error that has no place.
 ///
 /// # Errors
 /// Only those of the writer.
@@ -200,7 +200,10 @@ fn draw(diagnostic: &dyn Diagnostic, colour: bool, out: &mut impl fmt::Write) ->
     GraphicalReportHandler::new_themed(theme)
         // The name of the source already ends in line and column, counted in characters; miette's own count is in bytes.
         .without_primary_span_start()
-        .with_width(100)
+        // Every message of ours already says what its causes say.
+        .without_cause_chain()
+        // A path that is broken over two lines can be neither copied nor found.
+        .with_wrap_lines(false)
         .render_report(out, diagnostic)
 }
 

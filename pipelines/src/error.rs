@@ -64,7 +64,7 @@ impl Error {
     }
 }
 
-/// Rendered with its causes below it.
+/// Rendered as its message, which names the causes.
 impl miette::Diagnostic for Error {}
 
 impl From<Problem> for Error {

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// The widest predictor: a larger number is a mistake, and would ask for more memory than there is.
+pub(super) const MAX_WIDTH: usize = 1 << 14;
+/// The deepest one.
+const MAX_LAYERS: usize = 256;
+
 /// Settings of a [`GlowPredictor`](super::GlowPredictor). The defaults are the published ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -123,6 +128,15 @@ impl Default for FusionConfig {
     }
 }
 
+/// Refuses 0 and what is above `most`.
+pub(super) fn check_size(key: &str, value: usize, most: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::config("glow", key, "must be at least 1")),
+        _ if value > most => Err(Error::config("glow", key, format!("{value} is above {most}"))),
+        _ => Ok(()),
+    }
+}
+
 impl GlowConfig {
     /// Checks the settings.
     ///
@@ -130,18 +144,16 @@ impl GlowConfig {
     /// [`Error::Config`] with the first key whose value cannot be.
     pub fn validate(&self) -> Result<()> {
         let fail = |key: &str, problem: String| Err(Error::config("glow", key, problem));
-        for (key, value) in [
-            ("hidden_dim", self.hidden_dim),
-            ("mlp_layers", self.mlp_layers),
-            ("gnn.layers", self.gnn.layers),
-            ("gnn.heads", self.gnn.heads),
-            ("fusion.layers", self.fusion.layers),
-            ("fusion.heads", self.fusion.heads),
-            ("fusion.ff_width", self.fusion.ff_width),
+        for (key, value, most) in [
+            ("hidden_dim", self.hidden_dim, MAX_WIDTH),
+            ("mlp_layers", self.mlp_layers, MAX_LAYERS),
+            ("gnn.layers", self.gnn.layers, MAX_LAYERS),
+            ("gnn.heads", self.gnn.heads, MAX_WIDTH),
+            ("fusion.layers", self.fusion.layers, MAX_LAYERS),
+            ("fusion.heads", self.fusion.heads, MAX_WIDTH),
+            ("fusion.ff_width", self.fusion.ff_width, 4 * MAX_WIDTH),
         ] {
-            if value == 0 {
-                return fail(key, "must be at least 1".into());
-            }
+            check_size(key, value, most)?;
         }
         for (key, heads) in [("gnn.heads", self.gnn.heads), ("fusion.heads", self.fusion.heads)] {
             if !self.hidden_dim.is_multiple_of(heads) {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_gnn::{GnnEncoder, WarmupLoss, init};
 
 use super::batch::{GlowBatch, GlowTables, WarmupBatch};
-use super::config::{GlowConfig, Head};
+use super::config::{GlowConfig, Head, MAX_WIDTH, check_size};
 use super::fusion::{FusionEncoder, FusionEncoderConfig};
 use super::loss::rates;
 use crate::mlp::{Mlp, MlpConfig};
@@ -74,13 +74,11 @@ impl GlowConfig {
     /// [`FusionEncoderConfig::init`] say, prediction token normal with σ 0.2 (cut at ±2), type vectors normal with σ 1.
     ///
     /// # Errors
-    /// As [`validate`](Self::validate); also for a width of 0.
+    /// As [`validate`](Self::validate); also for a width that is 0 or absurd.
     pub fn init(&self, llm_dim: usize, text_dim: usize, device: &Device) -> Result<GlowPredictor> {
         self.validate()?;
         for (key, width) in [("llm_dim", llm_dim), ("text_dim", text_dim)] {
-            if width == 0 {
-                return Err(Error::config("glow", key, "must be at least 1"));
-            }
+            check_size(key, width, 4 * MAX_WIDTH)?;
         }
         let h = self.hidden_dim;
         let mlp = |d_input, d_output| {

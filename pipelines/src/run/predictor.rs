@@ -5,6 +5,7 @@ use super::embedded::{EmbeddedData, InputScale, glow_data};
 use super::error::Error;
 use super::folder::write_json;
 use burn::tensor::{Device, FloatDType};
+use burn_models::Error as ModelError;
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
 use burn_models::glow::{Dedup, GlowConfig, GlowPredictor, original_name};
 use datasets::Split;
@@ -67,9 +68,44 @@ impl PredictorFile {
         let path = folder.join(FILE);
         let text = std::fs::read(&path).map_err(Error::io(&path))?;
         let file: Self = serde_json::from_slice(&text).map_err(|e| Error::io(&path)(e.into()))?;
+        let weights = Weights::open(folder)?;
+        file.check(&path, &weights)?;
         let predictor = file.init(0, device)?;
         let options = LoadOptions { names: &original_name, dtype: FloatDType::F32, allow_unused: &[] };
-        Ok(StoredPredictor { predictor: load(predictor, &Weights::open(folder)?, &options)?, file })
+        Ok(StoredPredictor { predictor: load(predictor, &weights, &options)?, file })
+    }
+
+    /// Whether `predictor.json` speaks of the weights beside it: a network is only made when it does, because one of any size
+    /// could be asked for.
+    fn check(&self, path: &Path, weights: &Weights) -> Result<(), Error> {
+        let wrong = |key: &str, problem: String| Err(Error::Model(ModelError::config(path, key, problem)));
+        if let Err(ModelError::Config { key, problem, .. }) = self.model.validate() {
+            return wrong(&format!("model.{key}"), problem);
+        }
+        let widths = [
+            ("model.hidden_dim", self.model.hidden_dim, "pred_token"),
+            ("llm_dim", self.llm_dim, "llm_projector.0.weight"),
+            ("text_dim", self.text_dim, "task_projector.0.weight"),
+        ];
+        for (key, value, name) in widths {
+            let found = weights.get(name).and_then(|info| info.shape.last());
+            if let Some(found) = found.filter(|found| **found != value) {
+                return wrong(key, format!("{value}, but `{name}` in the weights has {found}"));
+            }
+        }
+        let scales = self.inputs.iter().flat_map(|inputs| {
+            [("inputs.llm", &inputs.llm, self.llm_dim), ("inputs.text", &inputs.text, self.text_dim)]
+        });
+        for (key, scale, width) in scales {
+            let usable = scale.mean.len() == width
+                && scale.deviation.len() == width
+                && scale.mean.iter().all(|mean| mean.is_finite())
+                && scale.deviation.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0);
+            if !usable {
+                return wrong(key, format!("expected {width} means and as many deviations above 0"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn model(context: &StageContext, key: &str, init: &InitModel) -> Resu
     let folder = context.run.path().join("sources").join(key);
     let settings = serde_json::json!({ "init": init, "seed": context.recipe.seed });
     make(context, &folder, &settings, |folder| {
-        let seed = stream(context.recipe.seed, "model", &[hash(key)]);
+        let seed = stream(context.recipe.seed, &format!("model {key}"), &[]);
         match init {
             InitModel::Decoder(init) => decoder(context, init, seed, folder),
             InitModel::Encoder(init) => encoder(context, init, seed, folder),
@@ -62,10 +62,6 @@ fn make(
     write_json(&made, settings)
 }
 
-fn hash(text: &str) -> u64 {
-    stream(0, text, &[])
-}
-
 fn tokenizer(source: &TokenizerSource, builtin: Builtin) -> Result<Tokenizer, Error> {
     Ok(match source {
         TokenizerSource::Builtin => Tokenizer::builtin(builtin)?,
@@ -76,20 +72,10 @@ fn tokenizer(source: &TokenizerSource, builtin: Builtin) -> Result<Tokenizer, Er
 fn decoder(context: &StageContext, init: &DecoderInit, seed: u64, folder: &Path) -> Result<(), Error> {
     let tokenizer = tokenizer(&init.tokenizer, Builtin::Decoder)?;
     let config = DecoderConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: init.hidden_size,
-        intermediate_size: init.intermediate_size,
-        num_hidden_layers: init.num_hidden_layers,
-        num_attention_heads: init.num_attention_heads,
-        num_key_value_heads: init.num_key_value_heads,
-        head_dim: init.head_dim.unwrap_or(init.hidden_size / init.num_attention_heads.max(1)),
-        max_position_embeddings: init.max_position_embeddings,
-        rope_theta: init.rope_theta,
-        tie_word_embeddings: init.tie_word_embeddings,
         bos_token_id: tokenizer.bos_id(),
         eos_token_id: tokenizer.eos_ids().to_vec(),
         pad_token_id: tokenizer.pad_id(),
-        ..DecoderConfig::default()
+        ..init.config(tokenizer.vocab_size())
     };
     let model = config.init(seed, FloatDType::F32, &context.device)?;
     model.save(folder, &SaveModel::default())?;
@@ -98,16 +84,7 @@ fn decoder(context: &StageContext, init: &DecoderInit, seed: u64, folder: &Path)
 
 fn encoder(context: &StageContext, init: &EncoderInit, seed: u64, folder: &Path) -> Result<(), Error> {
     let tokenizer = tokenizer(&init.tokenizer, Builtin::Encoder)?;
-    let config = BertConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: init.hidden_size,
-        intermediate_size: init.intermediate_size,
-        num_hidden_layers: init.num_hidden_layers,
-        num_attention_heads: init.num_attention_heads,
-        max_position_embeddings: init.max_position_embeddings,
-        pad_token_id: tokenizer.fill_id(),
-        ..BertConfig::default()
-    };
+    let config = BertConfig { pad_token_id: tokenizer.fill_id(), ..init.config(tokenizer.vocab_size()) };
     let options = SentenceOptions::default();
     Ok(SentenceEncoder::init(&config, tokenizer, &options, seed, &context.device)?.save(folder)?)
 }

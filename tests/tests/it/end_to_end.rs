@@ -68,7 +68,8 @@ fn said<'a>(stderr: &'a str, stage: &str) -> Vec<&'a str> {
 fn starts(stderr: &str) -> Vec<&str> {
     let word = |stage| match said(stderr, stage).first() {
         Some(line) if line.starts_with("finished before") => "finished before",
-        Some(line) if line.starts_with("settings or inputs changed") => "changed",
+        Some(line) if line.starts_with("settings or inputs changed: starting again") => "changed",
+        Some(line) if line.starts_with("starting again") => "again",
         Some(line) => line,
         None => "",
     };
@@ -181,8 +182,8 @@ fn a_changed_setting_redoes_its_stage_and_those_after_it() {
     let (before, best, scores) = (stamps(&run, &kept), run.read(RESULTS[3]), run.read(RESULTS[5]));
 
     let longer = run.clone().set("stages.glow-train.epochs=3").ok(&[]);
-    let [same, again] = ["finished before", "changed"];
-    assert_eq!(starts(&longer.stderr), [same, same, same, same, again, again], "{}", longer.stderr);
+    let [same, changed] = ["finished before", "changed"];
+    assert_eq!(starts(&longer.stderr), [same, same, same, same, changed, changed], "{}", longer.stderr);
     assert_eq!(stamps(&run, &kept), before);
     assert_eq!(manifest(&run, "glow-train")["settings"]["epochs"], 3);
     assert_eq!(manifest(&run, "glow-train")["metrics"]["epochs"], 3.0);
@@ -194,13 +195,13 @@ fn a_changed_setting_redoes_its_stage_and_those_after_it() {
 
     // Back again: the same results as before.
     let back = run.ok(&[]);
-    assert_eq!(starts(&back.stderr), [same, same, same, same, again, again], "{}", back.stderr);
+    assert_eq!(starts(&back.stderr), [same, same, same, same, changed, changed], "{}", back.stderr);
     assert_eq!((run.read(RESULTS[3]), run.read(RESULTS[5])), (best, scores));
     assert_eq!(json(&run.path("replaced/05-glow-train/manifest.json"))["settings"]["epochs"], 3);
 
     // Inputs count as settings: other data, and everything that comes from it is made again.
     let other = run.clone().set("data.flora=Synthetic(workflows: 8, tasks: 10, train: 40, val: 8, test: 8)").ok(&[]);
-    assert_eq!(starts(&other.stderr), [again; 6], "{}", other.stderr);
+    assert_eq!(starts(&other.stderr), [changed; 6], "{}", other.stderr);
     assert_eq!(json_lines(&run.path(RESULTS[5])).len(), 8);
 }
 
@@ -264,7 +265,7 @@ fn only_from_and_fresh_choose_stages() {
     let (best, others) = (run.read(RESULTS[3]), folders(&["graph-questions", "sft", "merge-lora", "embed", "glow-eval"]));
     let (unchanged, started) = (stamps(&run, &others), manifest(&run, "glow-train")["timings"]["started"].as_f64());
     let fresh = run.ok(&["--only", "glow-train", "--fresh"]);
-    assert_eq!(starts(&fresh.stderr), ["", "", "", "", "changed", ""], "{}", fresh.stderr);
+    assert_eq!(starts(&fresh.stderr), ["", "", "", "", "again", ""], "{}", fresh.stderr);
     assert_eq!(stamps(&run, &others), unchanged);
     assert!(manifest(&run, "glow-train")["timings"]["started"].as_f64() > started);
     assert_eq!(run.read(RESULTS[3]), best);
@@ -272,7 +273,7 @@ fn only_from_and_fresh_choose_stages() {
 
     let unchanged = stamps(&run, &folders(&STAGES[..3]));
     let fresh = run.ok(&["--from", "embed", "--fresh"]);
-    assert_eq!(starts(&fresh.stderr), ["", "", "", "changed", "changed", "changed"], "{}", fresh.stderr);
+    assert_eq!(starts(&fresh.stderr), ["", "", "", "again", "again", "again"], "{}", fresh.stderr);
     assert_eq!(stamps(&run, &folders(&STAGES[..3])), unchanged);
     assert_eq!(run.read(RESULTS[3]), best);
 

@@ -263,13 +263,9 @@ fn flip(path: &Path) {
 
 /// The steps at which learners said that they continue, by what they are called.
 fn continued(finished: &Finished) -> Vec<(String, usize)> {
-    let lines = finished.stderr.lines().filter_map(|line| line.split_once(": continuing at step "));
-    lines
-        .map(|(before, after)| {
-            let name = before.rsplit_once(": ").map_or(before, |(_, name)| name);
-            (name.trim_start().to_string(), after.split('/').next().unwrap().parse().unwrap())
-        })
-        .collect()
+    let lines = finished.stderr.lines().filter_map(|line| line.split_once("] continuing at step "));
+    let one = |(name, step): (&str, &str)| (name[1..].to_string(), step.split('/').next().unwrap().parse().unwrap());
+    lines.map(one).collect()
 }
 
 #[test]
