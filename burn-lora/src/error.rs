@@ -23,7 +23,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A setting of `adapter_config.json` has an impossible value or asks for something that is not supported.
-    #[error("{}: `{key}`: {problem}", path.display())]
+    #[error("{}: {}{problem}", path.display(), quoted(key))]
     AdapterConfig {
         /// The file.
         path: PathBuf,
@@ -74,6 +74,11 @@ impl Error {
         let path = path.into();
         move |source| Self::Json { path, source }
     }
+}
+
+/// A key before its problem; nothing where the whole file is meant.
+fn quoted(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("`{key}`: ") }
 }
 
 /// The result of this crate's fallible functions.

@@ -107,8 +107,27 @@ pub fn read_config(dir: &Path) -> Result<LoraConfig> {
         rslora: flag("use_rslora")?,
         dora: flag("use_dora")?,
     };
-    config.validate().map_err(|e| bad("r, lora_alpha, lora_dropout", e.to_string()))?;
+    config.validate().map_err(|e| in_file(e, &path))?;
     Ok(config)
+}
+
+/// An error about a setting, by the key it has in PEFT's file.
+fn in_file(error: Error, path: &Path) -> Error {
+    let (key, problem) = match error {
+        Error::Config { key, problem } => (
+            match key {
+                "rank" => "r",
+                "alpha" => "lora_alpha",
+                "dropout" => "lora_dropout",
+                "targets" => "target_modules",
+                other => other,
+            },
+            problem,
+        ),
+        error @ Error::NoTarget { .. } => ("target_modules", error.to_string()),
+        other => return other,
+    };
+    Error::AdapterConfig { path: path.to_path_buf(), key: key.into(), problem }
 }
 
 fn empty(value: &Value) -> bool {
@@ -130,11 +149,22 @@ pub fn read_adapter<M: Module + Projections>(model: M, dir: &Path) -> Result<(M,
     let path = dir.join(ADAPTER_WEIGHTS);
     let bytes = fs::read(&path).map_err(Error::io(&path))?;
     let bad = |problem: String| Error::AdapterWeights { path: path.clone(), problem };
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+    let broken = |e: safetensors::SafeTensorError| bad(format!("not a whole safetensors file ({e}): copy it again"));
+    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
     let mut tensors: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
+    let settings = dir.join(ADAPTER_CONFIG);
+    // Before anything of that rank is made.
+    let factors = || tensors.iter().filter(|(name, _)| name.ends_with("lora_A.weight"));
+    let ranks = || factors().filter_map(|(name, view)| Some((name, *view.shape().first()?)));
+    if let Some((name, found)) = ranks().next()
+        && ranks().all(|(_, rank)| rank != config.rank)
+    {
+        let problem = format!("{}, but `{name}` in {ADAPTER_WEIGHTS} has rank {found}", config.rank);
+        return Err(Error::AdapterConfig { path: settings, key: "r".into(), problem });
+    }
 
     // Factors are overwritten right away: the seed does not matter.
-    let mut model = attach(model, &config, 0)?;
+    let mut model = attach(model, &config, 0).map_err(|e| in_file(e, &settings))?;
     let mut problems = Vec::new();
     for (path, linear) in model.projections_mut() {
         let Some(adapter) = &mut linear.lora else { continue };

@@ -23,7 +23,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A configuration key is missing, has an impossible value, or asks for something that is not supported.
-    #[error("{}: `{key}`: {problem}", path.display())]
+    #[error("{}: {}{problem}", path.display(), quoted(key))]
     Config {
         /// The file, or a word for the source when the configuration did not come from a file.
         path: PathBuf,
@@ -150,28 +150,33 @@ impl Error {
     }
 }
 
+/// A key before its problem; nothing where the whole file is meant.
+fn quoted(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("`{key}`: ") }
+}
+
 /// A message that names every offender, at most eight of each kind.
 fn mismatch(missing: &[String], unused: &[String], shapes: &[ShapeMismatch]) -> String {
-    fn list(items: &[String]) -> String {
-        let shown = items.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    fn list<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
+        let shown = items.iter().take(8).map(show).collect::<Vec<_>>().join(", ");
         match items.len() {
             0..=8 => shown,
             n => format!("{shown} and {} more", n - 8),
         }
     }
+    let quoted = |name: &String| format!("`{name}`");
     let mut parts = Vec::new();
     if !missing.is_empty() {
-        parts.push(format!("missing {}", list(missing)));
+        parts.push(format!("missing {}", list(missing, quoted)));
     }
     if !unused.is_empty() {
-        parts.push(format!("not used by this network: {}", list(unused)));
+        parts.push(format!("not used by this network: {}", list(unused, quoted)));
     }
     if !shapes.is_empty() {
-        let shapes: Vec<_> =
-            shapes.iter().map(|s| format!("{} is {:?}, expected {:?}", s.name, s.found, s.expected)).collect();
-        parts.push(format!("wrong shape: {}", list(&shapes)));
+        let shape = |s: &ShapeMismatch| format!("`{}` is {:?}, expected {:?}", s.name, s.found, s.expected);
+        parts.push(format!("wrong shape: {}", list(shapes, shape)));
     }
-    parts.join("; ")
+    parts.join("; ") + " (are the configuration and the weights of one model?)"
 }
 
 /// The result of this crate's fallible functions.

@@ -10,6 +10,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 
+/// More of a path says no more about the place, in bytes.
+const MAX_KEY: usize = 120;
+
 /// Where a parser stands inside a line, and what it found wrong there in its own words.
 ///
 /// The parsing functions push the key they enter and pop it when they leave without an error, so that after an error
@@ -72,6 +75,10 @@ impl Trail {
                 Step::Key(name) => key.extend([".", name]),
                 Step::Index(index) => key.extend(["[", &index.to_string(), "]"]),
             }
+        }
+        if key.len() > MAX_KEY {
+            key.truncate(key.floor_char_boundary(MAX_KEY));
+            key.push('…');
         }
         key
     }

@@ -168,7 +168,10 @@ pub fn device_names() -> Vec<String> {
 
 /// The device for what has to be equal bit for bit: the first CPU among the devices to run on, else Flex.
 pub fn cpu() -> String {
-    device_names().into_iter().find(|name| ["flex", "ndarray"].contains(&name.as_str())).unwrap_or_else(|| "flex".into())
+    device_names()
+        .into_iter()
+        .find(|name| ["flex", "ndarray"].contains(&name.as_str()))
+        .unwrap_or_else(|| "flex".into())
 }
 
 /// A run of `recipes/tiny/glow.ron` that keeps its files where the test wants them.

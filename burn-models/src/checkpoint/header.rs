@@ -142,15 +142,19 @@ impl<'de> Deserialize<'de> for RawHeader {
 /// entry is impossible.
 pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Vec<(String, TensorInfo)>> {
     let bad = |problem: String| Error::Safetensors { path: path.to_path_buf(), problem };
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(bad("a Git LFS pointer instead of the file: run `git lfs pull` in its folder".into()));
+    }
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(bad(format!("{} bytes are too few for a safetensors file", bytes.len())));
+        return Err(bad(format!("{} bytes are too few for a safetensors file: copy it again", bytes.len())));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
         return Err(bad(format!("a header of {length} bytes; is this a safetensors file?")));
     }
     let header = usize::try_from(length).ok().and_then(|n| rest.get(..n)).ok_or_else(|| {
-        bad(format!("truncated: the header should have {length} bytes, the file ends after {}", rest.len()))
+        let after = rest.len();
+        bad(format!("truncated: the header should have {length} bytes, the file ends after {after}: copy it again"))
     })?;
     let raw: RawHeader = serde_json::from_slice(header).map_err(|e| bad(format!("header: {e}")))?;
 
@@ -169,7 +173,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Vec<(String
             return Err(bad(format!("shape {:?} of {} does not fit offsets {begin}..{end}", raw.shape, raw.dtype)));
         }
         if end > available as u64 {
-            return Err(bad(format!("truncated: its bytes end at {end}, the file holds {available}")));
+            return Err(bad(format!("truncated: its bytes end at {end}, the file holds {available}: copy it again")));
         }
         let shape = raw.shape.iter().map(|&d| d as usize).collect();
         let range = start + begin as usize..start + end as usize;

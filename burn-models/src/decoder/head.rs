@@ -1,12 +1,21 @@
 //! The output head, applied to no more tokens than needed.
 
 use burn::tensor::module::linear;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::model::Decoder;
 
 /// Most logits that exist at one time, unless one row alone has more.
 const LOGITS: usize = 1 << 25;
+
+/// What a decoder makes of known next tokens.
+#[derive(Debug, Clone)]
+pub struct TokenScores {
+    /// log p of each, natural logarithm, f32: `[M]`.
+    pub logprobs: Tensor<1>,
+    /// 1 for each that is a most probable one, else 0; without gradient: `[M]`.
+    pub hits: Tensor<1>,
+}
 
 impl Decoder {
     /// Logits `[.., V]` of final hidden states `[.., D]`, in the model's type.
@@ -22,12 +31,17 @@ impl Decoder {
     /// The head runs in chunks of rows, and each chunk keeps one `[rows, V]` tensor for the gradient, as
     /// log p = logit − log Σ exp needs the exponentials only.
     pub fn token_logprobs(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-        self.logprobs_by(hidden, targets, (LOGITS / self.config().vocab_size).max(1))
+        self.token_scores(hidden, targets).logprobs
     }
 
-    pub(super) fn logprobs_by(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, rows: usize) -> Tensor<1> {
+    /// As [`token_logprobs`](Self::token_logprobs), and which targets are what the decoder itself would say.
+    pub fn token_scores(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> TokenScores {
+        self.scores_by(hidden, targets, (LOGITS / self.config().vocab_size).max(1))
+    }
+
+    pub(super) fn scores_by(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, rows: usize) -> TokenScores {
         let [count, _] = hidden.dims();
-        let mut parts = Vec::new();
+        let (mut logprobs, mut hits) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(rows) {
             let range = first..count.min(first + rows);
             let n = range.len();
@@ -36,14 +50,17 @@ impl Decoder {
             // The largest logit cancels out of the gradient.
             let top = logits.clone().without_autodiff().max_dim(1);
             let picked = logits.clone().gather(1, targets);
+            hits.push(picked.clone().without_autodiff().equal(top.clone()).float().cast(DType::F32).reshape([n]));
             let total = (logits - top.clone()).exp().sum_dim(1).log() + top;
-            parts.push((picked - total).reshape([n]));
+            logprobs.push((picked - total).reshape([n]));
         }
-        match parts.len() {
-            0 => Tensor::zeros([0], (&hidden.device(), DType::F32)),
+        let join = |mut parts: Vec<Tensor<1>>, device: &Device| match parts.len() {
+            0 => Tensor::zeros([0], (device, DType::F32)),
             1 => parts.swap_remove(0),
             _ => Tensor::cat(parts, 0),
-        }
+        };
+        let device = hidden.device();
+        TokenScores { logprobs: join(logprobs, &device), hits: join(hits, &device.clone().without_autodiff()) }
     }
 }
 
@@ -52,6 +69,7 @@ impl Decoder {
 mod tests {
     use burn::tensor::{Device, FloatDType, Int, Tensor};
 
+    use super::TokenScores;
     use crate::decoder::DecoderConfig;
 
     #[test]
@@ -62,10 +80,17 @@ mod tests {
         let run = |rows: usize| {
             let hidden = Tensor::<1, Int>::arange(0..7 * 128, &device).float().sin().reshape([7, 128]).require_grad();
             let targets = Tensor::<1, Int>::arange(3..10, &device);
-            let logprobs = model.logprobs_by(hidden.clone(), targets, rows);
+            let TokenScores { logprobs, hits } = model.scores_by(hidden.clone(), targets, rows);
             let gradients = (logprobs.clone() * Tensor::arange(1..8, &device).float()).sum().backward();
             let read = |t: Tensor<1>| t.try_into_vec_as::<f32>().unwrap();
             let table = model.model.embed_tokens.weight.grad(&gradients).unwrap();
+            let expected = model
+                .logits(hidden.clone())
+                .inner()
+                .argmax(1)
+                .reshape([7])
+                .equal(Tensor::arange(3..10, &device.clone().inner()));
+            assert_eq!(read(hits), read(expected.float()));
             (read(logprobs.inner()), [read(hidden.grad(&gradients).unwrap().flatten(0, 1)), read(table.flatten(0, 1))])
         };
         let (whole, whole_gradients) = run(7);

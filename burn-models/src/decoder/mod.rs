@@ -30,6 +30,7 @@ pub use block::{DecoderLayer, Mlp};
 pub use cache::{KvCache, LayerCache};
 pub use config::{Architecture, DecoderConfig, RopeScaling};
 pub use count::ParameterCount;
+pub use head::TokenScores;
 pub use input::{DecoderInput, Padded};
 pub use load::SaveModel;
 pub use model::{Decoder, DecoderModel, HiddenStates};

@@ -211,7 +211,8 @@ fn draw(logits: Tensor<2>, rows: &mut [Row], sampling: &SamplingConfig) -> Resul
     let vocabulary = logits.dims()[1];
     let logits = logits.try_into_vec_as::<f32>().map_err(|e| Error::Device(e.to_string()))?;
     rows.par_iter_mut().zip(logits.par_chunks(vocabulary)).try_for_each(|(row, logits)| {
-        let text = [row.prompt, &row.answer.ids].concat();
+        // Only the penalty looks at the text so far.
+        let text = if sampling.repetition_penalty == 1.0 { Vec::new() } else { [row.prompt, &row.answer.ids].concat() };
         let id = sampling.sample(logits, &text, &mut row.stream)?;
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f64 = logits.iter().map(|&l| f64::from(l - top).exp()).sum();

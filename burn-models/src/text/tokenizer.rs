@@ -253,6 +253,20 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Checks that a network whose embedding matrix has `rows` rows knows every id.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] with both numbers.
+    pub fn fits(&self, rows: usize) -> Result<()> {
+        if self.vocab_size <= rows {
+            return Ok(());
+        }
+        let last = self.vocab_size - 1;
+        let problem =
+            format!("it has ids up to {last}, but the model has embeddings for {rows}: is it another model's?");
+        Err(Error::Tokenizer { path: self.files.path.join(folder::TOKENIZER), problem })
+    }
+
     /// The token that begins a text.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos

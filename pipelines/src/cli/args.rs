@@ -207,10 +207,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_new_tokens: usize,
     /// 0 takes the likeliest token every time
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f64,
     /// Sample from the likeliest tokens that add up to this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     pub top_p: f64,
     /// Sample from the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
@@ -224,6 +224,16 @@ pub struct GenerateArgs {
     /// What to compute with.
     #[command(flatten)]
     pub compute: Compute,
+}
+
+fn temperature(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "expected 0 or a positive number".to_owned())
+}
+
+fn share(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
+    value.ok_or_else(|| "expected a number above 0 and up to 1".to_owned())
 }
 
 /// `hearth lora`.

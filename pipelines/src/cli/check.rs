@@ -11,7 +11,11 @@ pub(super) fn check(args: &CheckArgs) -> Result<()> {
     for path in &args.recipes {
         let document = Document::changed(path, &args.changes.sets, args.changes.device.as_deref());
         let checked = document.and_then(|document| {
-            if args.elsewhere { document.check_elsewhere()? } else { document.check()? }
+            if args.elsewhere {
+                document.check_elsewhere()?
+            } else {
+                document.check()?
+            }
             Ok(document)
         });
         match checked {

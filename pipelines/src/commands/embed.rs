@@ -1,6 +1,6 @@
 //! `hearth embed`: vectors of texts.
 
-use super::rows::{kind, wrong};
+use super::rows::{check_length, check_model, kind, wrong};
 use crate::cli::args::{EmbedArgs, Pooling};
 use crate::embedding::{LlmPooling, embed_tokens};
 use crate::run::Error;
@@ -57,10 +57,7 @@ fn run(args: &EmbedArgs, device: &Device) -> Result<(), Error> {
                 let mut sequences = Vec::with_capacity(texts.len());
                 for (row, text) in rows.iter().zip(&texts) {
                     let ids = tokenizer.encode_added(text, Specials::Plain)?;
-                    if ids.is_empty() || ids.len() > limit {
-                        let expected = format!("a text of 1 to {limit} tokens");
-                        return Err(wrong(&args.files.input, row, "text", &expected, ids.len(), ""));
-                    }
+                    check_length(&args.files.input, row, "text", ids.len(), limit)?;
                     sequences.push(ids);
                 }
                 embed_tokens(decoder, &sequences, *pooling, BATCH_TOKENS, |_| ())?
@@ -84,10 +81,7 @@ fn run(args: &EmbedArgs, device: &Device) -> Result<(), Error> {
 
 fn open(args: &EmbedArgs, device: &Device) -> Result<Model, Error> {
     let dir = args.model.as_path();
-    let path = dir.join("config.json");
-    let config = std::fs::read(&path).map_err(Error::io(&path))?;
-    let config: Value = serde_json::from_slice(&config).map_err(|e| Error::io(&path)(e.into()))?;
-    if dir.join("modules.json").exists() || config["model_type"] == "bert" {
+    if dir.join("modules.json").exists() || is_bert(dir)? {
         let encoder = SentenceEncoder::from_folder(dir, args.compute.dtype.into(), device)?;
         let encoder = match args.pooling {
             Some(Pooling::Mean) => encoder.with_pooling(EncoderPooling::Mean),
@@ -102,7 +96,17 @@ fn open(args: &EmbedArgs, device: &Device) -> Result<Model, Error> {
         Some(Pooling::Last) | None => LlmPooling::LastToken,
     };
     let decoder = super::rows::decoder(dir, None, args.compute.dtype, device)?;
-    Ok(Model::Decoder(Box::new(decoder), Box::new(Tokenizer::from_folder(dir)?), pooling))
+    let tokenizer = Tokenizer::from_folder(dir)?;
+    tokenizer.fits(decoder.config().vocab_size)?;
+    Ok(Model::Decoder(Box::new(decoder), Box::new(tokenizer), pooling))
+}
+
+fn is_bert(dir: &Path) -> Result<bool, Error> {
+    check_model(dir)?;
+    let path = dir.join("config.json");
+    let config = std::fs::read(&path).map_err(Error::io(&path))?;
+    let config: Value = serde_json::from_slice(&config).map_err(|e| Error::io(&path)(e.into()))?;
+    Ok(config["model_type"] == "bert")
 }
 
 fn text<'a>(path: &Path, row: &'a Row) -> Result<&'a str, Error> {

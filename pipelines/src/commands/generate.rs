@@ -1,6 +1,6 @@
 //! `hearth generate`: answers to prompts.
 
-use super::rows::{chat, decoder, ids, kind, wrong};
+use super::rows::{chat, check_length, decoder, ids, kind, wrong};
 use crate::cli::args::GenerateArgs;
 use crate::run::Error;
 use burn_models::decoder::Decoder;
@@ -26,6 +26,9 @@ pub fn generate(args: &GenerateArgs) -> crate::Result<()> {
         true => Some(Tokenizer::from_folder(&args.model).map_err(Error::from)?),
         false => None,
     };
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.fits(model.config().vocab_size).map_err(Error::from)?;
+    }
     let rows: Vec<Row> =
         read_rows(&args.files.input).map_err(Error::from)?.collect::<Result<_, _>>().map_err(Error::from)?;
     let prompts: Vec<Vec<u32>> =
@@ -76,10 +79,7 @@ fn prompt(args: &GenerateArgs, row: &Row, model: &Decoder, tokenizer: Option<&To
             return Err(wrong(path, row, "", "`prompt`, `messages` or `input_ids`", "none of them", ""));
         }
     };
-    let limit = model.config().max_position_embeddings;
-    if ids.is_empty() || ids.len() >= limit {
-        let expected = format!("1 to {} tokens", limit - 1);
-        return Err(wrong(path, row, "", &expected, ids.len(), "the model reads no more"));
-    }
+    // One position is for the first new token.
+    check_length(path, row, "", ids.len(), model.config().max_position_embeddings - 1)?;
     Ok(ids)
 }

@@ -1,5 +1,6 @@
 //! `hearth lora merge`: an adapter added to its base.
 
+use super::rows::check_model;
 use crate::cli::args::MergeArgs;
 use crate::run::say;
 
@@ -13,6 +14,7 @@ const PROBES: usize = 4;
 /// is left under the output's name then.
 pub fn merge(args: &MergeArgs) -> crate::Result<()> {
     let device = args.device.init()?;
+    check_model(&args.base)?;
     let report = crate::run::merge(&args.base, &args.adapter, &args.output, args.dtype, PROBES, &device)?;
     say(&format!(
         "{}: merged as {}; largest difference of a logit {:.2e} over {} prompts (relative {:.2e})",

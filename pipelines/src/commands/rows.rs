@@ -58,8 +58,29 @@ pub(super) fn chat(path: &Path, row: &Row) -> Result<Option<ChatRecord>, Error> 
     Ok(Some(ChatRecord::from_map(path, row.line, row.map.clone())?))
 }
 
+/// A sequence has to be neither empty nor longer than `limit`.
+pub(super) fn check_length(path: &Path, row: &Row, key: &str, length: usize, limit: usize) -> Result<(), Error> {
+    let remedy = match length {
+        0 => "there is nothing to begin with",
+        _ if length > limit => "shorten it: the model has no more positions",
+        _ => return Ok(()),
+    };
+    Err(wrong(path, row, key, &format!("1 to {limit} tokens"), length, remedy))
+}
+
+/// Whether this can be the folder of a model.
+pub(super) fn check_model(folder: &Path) -> Result<(), Error> {
+    let path = folder.join("config.json");
+    if path.is_file() {
+        return Ok(());
+    }
+    let reason = "there is no such file; a model's folder holds config.json, model.safetensors and tokenizer.json";
+    Err(Error::io(path)(std::io::Error::new(std::io::ErrorKind::NotFound, reason)))
+}
+
 /// A decoder with its adapter, if it has one, ready to compute without gradients.
 pub(super) fn decoder(model: &Path, adapter: Option<&Path>, dtype: Dtype, device: &Device) -> Result<Decoder, Error> {
+    check_model(model)?;
     let decoder = Decoder::from_folder(model, dtype.into(), device)?;
     let decoder = match adapter {
         Some(adapter) => decoder.load_adapter(adapter)?,

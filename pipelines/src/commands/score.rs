@@ -1,6 +1,6 @@
 //! `hearth score`: log-probabilities of given tokens.
 
-use super::rows::{chat, decoder, ids, kind, wrong};
+use super::rows::{chat, check_length, decoder, ids, kind, wrong};
 use crate::cli::args::ScoreArgs;
 use crate::run::Error;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -22,7 +22,7 @@ struct Sample {
 
 /// Reads rows with `messages` or `input_ids` (and `mask`), writes rows with `input_ids`, `mask`, `logprobs` and `loss`.
 ///
-/// `logprobs[i]` is ln p(input_ids[i] | what stands before), null at 0; `loss` is the mean of −logprobs over the positions
+/// `logprobs[i]` is `ln p(input_ids[i] | what stands before)`, null at 0; `loss` is the mean of −logprobs over the positions
 /// whose mask is on, null where there is none. A chat is written by the model's own template; its mask is on for the
 /// assistant's words and their end-of-turn tokens. Without `mask`, all positions count.
 ///
@@ -52,12 +52,7 @@ pub fn score(args: &ScoreArgs) -> crate::Result<()> {
     Ok(writer.finish().map_err(Error::from)?)
 }
 
-fn sample(
-    args: &ScoreArgs,
-    row: &Row,
-    model: &Decoder,
-    tokenizer: &mut Option<Tokenizer>,
-) -> Result<Sample, Error> {
+fn sample(args: &ScoreArgs, row: &Row, model: &Decoder, tokenizer: &mut Option<Tokenizer>) -> Result<Sample, Error> {
     let path = args.files.input.as_path();
     let vocab = model.config().vocab_size;
     let sample = match chat(path, row)? {
@@ -66,6 +61,7 @@ fn sample(
                 Some(tokenizer) => tokenizer,
                 None => tokenizer.insert(Tokenizer::from_folder(&args.model)?),
             };
+            tokenizer.fits(vocab)?;
             let options = SuperviseOptions::default();
             let found = tokenizer.supervised_chat(&chat.messages, chat.tools.as_deref(), &options);
             let found = found.map_err(|e| wrong(path, row, "messages", "a chat the template can write", e, ""))?;
@@ -80,11 +76,7 @@ fn sample(
             return Err(wrong(path, row, "", "`messages` or `input_ids`", "neither", ""));
         }
     };
-    let limit = model.config().max_position_embeddings;
-    if sample.ids.is_empty() || sample.ids.len() > limit {
-        let expected = format!("1 to {limit} tokens");
-        return Err(wrong(path, row, "", &expected, sample.ids.len(), "the model reads no more"));
-    }
+    check_length(path, row, "", sample.ids.len(), model.config().max_position_embeddings)?;
     Ok(sample)
 }
 

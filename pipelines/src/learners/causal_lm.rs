@@ -3,7 +3,7 @@
 use crate::train::{MetricSpec, Scores, Task};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_models::decoder::{Decoder, DecoderInput};
 
@@ -38,18 +38,20 @@ pub struct LmStep {
 }
 
 impl CausalLm {
-    /// This part's share of the step's loss, `[1]`. Norm and head run on supervised positions only.
-    fn loss(&self, micro: &MicroBatch, supervised: usize) -> Tensor<1> {
+    /// This part's share of the step's loss and of its accuracy, `[1]` each. Norm and head run on supervised positions only.
+    fn shares(&self, micro: &MicroBatch, supervised: usize) -> (Tensor<1>, Tensor<1>) {
         let raw = self.decoder.forward_raw(&micro.input);
         let [batch, length, width] = raw.dims();
         let rows = raw.reshape([batch * length, width]).select(0, micro.rows.clone());
         let rows = self.decoder.model.norm.forward(rows);
-        self.decoder.token_logprobs(rows, micro.targets.clone()).sum().neg() / supervised as f64
+        let scores = self.decoder.token_scores(rows, micro.targets.clone());
+        (scores.logprobs.sum().neg() / supervised as f64, scores.hits.sum() / supervised as f64)
     }
 }
 
 impl Task for CausalLm {
-    const SCORES: &'static [MetricSpec] = &[MetricSpec::new("loss", "Loss", false)];
+    const SCORES: &'static [MetricSpec] =
+        &[MetricSpec::new("loss", "Loss", false), MetricSpec::new("accuracy", "Token accuracy", true)];
 }
 
 impl TrainStep for CausalLm {
@@ -58,13 +60,13 @@ impl TrainStep for CausalLm {
 
     fn step(&self, item: LmStep) -> TrainOutput<Scores> {
         let mut accumulator = GradientsAccumulator::new();
-        let mut total = Tensor::<1>::zeros([1], (&self.decoder.device().inner(), DType::F32));
+        let mut totals = zeros(&self.decoder.device().inner());
         for micro in &item.micro {
-            let loss = self.loss(micro, item.supervised);
+            let (loss, accuracy) = self.shares(micro, item.supervised);
             accumulator.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
-            total = total + loss.without_autodiff();
+            totals = totals + Tensor::cat(vec![loss.without_autodiff(), accuracy], 0);
         }
-        let scores = Scores::on_device(total, item.supervised as f64, item.tokens);
+        let scores = Scores::on_device(totals, item.supervised as f64, item.tokens);
         TrainOutput { grads: accumulator.grads(), item: scores }
     }
 }
@@ -74,8 +76,15 @@ impl InferenceStep for CausalLm {
     type Output = Scores;
 
     fn step(&self, item: LmStep) -> Scores {
-        let zero = Tensor::<1>::zeros([1], (&self.decoder.device(), DType::F32));
-        let total = item.micro.iter().fold(zero, |total, micro| total + self.loss(micro, item.supervised));
-        Scores::on_device(total, item.supervised as f64, item.tokens)
+        let totals = item.micro.iter().fold(zeros(&self.decoder.device()), |totals, micro| {
+            let (loss, accuracy) = self.shares(micro, item.supervised);
+            totals + Tensor::cat(vec![loss, accuracy], 0)
+        });
+        Scores::on_device(totals, item.supervised as f64, item.tokens)
     }
+}
+
+/// One place for each of the scores.
+fn zeros(device: &Device) -> Tensor<1> {
+    Tensor::zeros([CausalLm::SCORES.len()], (device, DType::F32))
 }

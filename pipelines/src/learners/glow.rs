@@ -28,7 +28,7 @@ impl GlowTask {
         let output = self.predictor.forward(&item.batch, &item.tables);
         let loss = self.predictor.loss(&output, &item.batch, &self.loss);
         let predicted = self.predictor.scores(output.logits).greater_scalar(0.5);
-        let truth = item.batch.labels.clone().greater_scalar(0.5);
+        let truth = item.batch.labels.clone().greater_equal_scalar(0.5);
         let accuracy = predicted.equal(truth).float().mean();
         let values = [loss.total.clone(), loss.prediction, loss.contrast, loss.active_tasks, accuracy];
         let values = Tensor::cat(values.map(Tensor::without_autodiff).to_vec(), 0);
@@ -83,6 +83,8 @@ pub struct GlowData {
     pub workflows: Arc<Vec<GlowWorkflow>>,
     /// The embeddings, on a device without autodiff.
     pub tables: GlowTables,
+    /// For every record its line in the split's files, from 1, and its workflow's number there.
+    pub places: Arc<Vec<(u32, i64)>>,
 }
 
 impl GlowData {
@@ -98,8 +100,8 @@ impl GlowData {
 
     fn names(&self, records: &[u32]) -> Vec<String> {
         let name = |record: &u32| {
-            let r = &self.records[*record as usize];
-            format!("record {record}: workflow {}, task id {}", r.workflow, r.task_id)
+            let (line, workflow) = self.places[*record as usize];
+            format!("line {line}: workflow_id {workflow}, task_id {}", self.records[*record as usize].task_id)
         };
         records.iter().map(name).collect()
     }

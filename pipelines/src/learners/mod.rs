@@ -7,7 +7,7 @@ mod lm_batches;
 mod warmup;
 
 pub use causal_lm::{CausalLm, LmStep, MicroBatch};
-pub use lm_batches::LmBatches;
-pub use glow::{GlowBatches, GlowData, GlowItem, GlowRecords, GlowTask};
 pub use epochs::Epochs;
+pub use glow::{GlowBatches, GlowData, GlowItem, GlowRecords, GlowTask};
+pub use lm_batches::LmBatches;
 pub use warmup::{WarmupBatches, WarmupItem, WarmupTask};

@@ -112,7 +112,6 @@ impl Document {
         found(rules::check(self, false))
     }
 
-
     /// The recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe

@@ -48,6 +48,9 @@ pub struct Embed {
     /// Longest node text or task in tokens. Default: what the encoder's folder says (256 for all-MiniLM-L6-v2).
     #[serde(default)]
     pub text_max_length: Option<usize>,
+    /// Which labels the records have. Default `Binary`.
+    #[serde(default)]
+    pub labels: Labels,
     /// What to do with an edge to a node that is not there. Default `Error`.
     #[serde(default)]
     pub on_bad_edge: OnBadEdge,
@@ -60,6 +63,25 @@ impl Embed {
 
     fn default_batch_tokens() -> usize {
         32_768
+    }
+}
+
+/// The labels of records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Labels {
+    /// 0 or 1: whether the workflow solves the task.
+    #[default]
+    Binary,
+    /// A number from 0 to 1: how well it does; for a predictor with a `Regression` head.
+    Unit,
+}
+
+impl From<Labels> for datasets::flora::Labels {
+    fn from(labels: Labels) -> Self {
+        match labels {
+            Labels::Binary => Self::Binary,
+            Labels::Unit => Self::Unit,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub struct GlowTrain {
     /// What is done to the embeddings before the network sees them. Default `AsIs`, as published.
     #[serde(default)]
     pub inputs: Inputs,
-    /// Self-supervised warm-up of the graph encoder. Default on; `None` turns it off.
+    /// Self-supervised warm-up of the graph encoder. Default on; `None` turns it off, and so does a model without graph.
     #[serde(default = "GlowTrain::default_warmup")]
     pub warmup: Option<Warmup>,
     /// Passes over the training split, at most. Default 200.
@@ -59,6 +59,9 @@ pub struct GlowTrain {
     /// Evaluations in a row without improvement after which training ends. Default 30.
     #[serde(default = "GlowTrain::default_patience")]
     pub patience: usize,
+    /// When the patience is used up. Default `AtPatience`.
+    #[serde(default)]
+    pub patience_rule: PatienceRule,
     /// What makes an epoch the best. Default `ValAccuracy`.
     #[serde(default)]
     pub select_by: SelectBy,
@@ -170,6 +173,16 @@ pub enum SelectBy {
     ValAccuracy,
     /// Lowest loss.
     ValLoss,
+}
+
+/// After how many evaluations without improvement training ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PatienceRule {
+    /// After `patience` of them.
+    #[default]
+    AtPatience,
+    /// After one more, as the published implementation does.
+    PastPatience,
 }
 
 /// The choice between epochs with the same metric.

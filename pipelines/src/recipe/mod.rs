@@ -29,8 +29,8 @@ use ron::ser::PrettyConfig;
 use serde::{Deserialize, Serialize};
 
 pub use self::document::{Document, load_templates};
-pub use self::embed::{Embed, Truncation};
-pub use self::glow::{GlowEval, GlowTrain, Inputs, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
+pub use self::embed::{Embed, Labels, Truncation};
+pub use self::glow::{GlowEval, GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
 pub use self::graph_questions::GraphQuestions;
 pub use self::optim::{AdamW, Checkpoint, Dtype, Optim};
 pub use self::sft::{EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Sft};

@@ -128,7 +128,7 @@ impl From<Framing> for burn_models::text::Framing {
 pub struct Evaluation {
     /// Optimizer steps between two evaluations.
     pub every_steps: usize,
-    /// Evaluates on the first so many records only. Default all.
+    /// Evaluates on so many records only, always the same ones, drawn by chance; rounded up to whole steps. Default all.
     #[serde(default)]
     pub max_records: Option<usize>,
 }

@@ -1,7 +1,7 @@
 //! The stage that turns workflows and texts into vectors.
 
 use super::context::{StageContext, StageEnd};
-use super::embedded::{EmbedInfo, EmbeddedData, Table};
+use super::embedded::{EmbedInfo, EmbeddedData, Keys, Table};
 use super::error::Error;
 use super::graph_questions::templates;
 use crate::embedding::embed_tokens;
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Error> {
     let folder = context.path("data", &stage.data)?;
-    let options = ReadOptions { on_bad_edge: stage.on_bad_edge, ..ReadOptions::default() };
+    let options = ReadOptions { labels: stage.labels.into(), on_bad_edge: stage.on_bad_edge, ..ReadOptions::default() };
     let index = FloraIndex::read(&folder, &options)?;
     let summary = index.summary();
     context.say(&format!(
@@ -38,7 +38,12 @@ pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Err
         text: absolute(context.model_folder("text", &stage.text)?)?,
         settings: stage.clone(),
     };
-    let embedder = Embedder { info: &info, cache: context.recipe.cache_dir(), device: context.device.clone(), label: context.label() };
+    let embedder = Embedder {
+        info: &info,
+        cache: context.recipe.cache_dir(),
+        device: context.device.clone(),
+        label: context.label(),
+    };
     let Some(llm) = embedder.workflows(&index)? else { return Ok(StageEnd::Interrupted) };
     let Some(text) = embedder.texts(&index)? else { return Ok(StageEnd::Interrupted) };
     let mut metrics = BTreeMap::new();
@@ -48,12 +53,16 @@ pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Err
         metrics.insert(format!("{name}_truncated"), Some(found.truncated as f64));
     }
     if text.truncated > 0 {
-        context.say(&format!("{} texts were longer than the sentence encoder reads; their ends were left out", text.truncated));
+        context.say(&format!(
+            "{} texts were longer than the sentence encoder reads; their ends were left out",
+            text.truncated
+        ));
     }
     if llm.truncated > 0 {
         context.say(&format!("{} workflow prompts were longer than `max_length`", llm.truncated));
     }
-    EmbeddedData { index, llm: llm.table, text: text.table }.save(&context.folder, &info)?;
+    EmbeddedData { index, keys: Keys { llm: llm.key, text: text.key }, llm: llm.table, text: text.table }
+        .save(&context.folder, &info)?;
     Ok(StageEnd::done(metrics, &["index", "embeddings.safetensors", "embed.json"]))
 }
 
@@ -72,6 +81,8 @@ pub(crate) struct Embedder<'a> {
 /// A table, and what it took.
 pub(crate) struct Embeddings {
     pub(crate) table: Table,
+    /// [`EmbeddingSpace::model_key`]: equal for equal weights, words and settings.
+    pub(crate) key: String,
     /// Rows that were not in the cache.
     pub(crate) computed: usize,
     /// Rows whose text was cut, among those computed.
@@ -85,6 +96,7 @@ impl Embedder<'_> {
         let folder = &self.info.llm;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let config = DecoderConfig::from_folder(folder)?;
+        tokenizer.fits(config.vocab_size)?;
         let templates = templates(settings.templates.as_deref())?;
         let limit = settings.max_length.min(config.max_position_embeddings);
         let space = EmbeddingSpace {
@@ -182,7 +194,8 @@ impl Embedder<'_> {
         }
         bar.finish_and_clear();
         let computed = found.misses.len();
-        Ok(Some(Embeddings { table: Table { values: found.rows, width: dim }, computed, truncated }))
+        let table = Table { values: found.rows, width: dim };
+        Ok(Some(Embeddings { table, key: space.model_key(), computed, truncated }))
     }
 }
 

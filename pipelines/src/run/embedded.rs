@@ -5,9 +5,9 @@ use super::folder::write_json;
 use crate::learners::GlowData;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_models::glow::{GlowRecord, GlowTables, GlowWorkflow};
+use datasets::Split;
 use datasets::atomic::write_file;
 use datasets::index::{FloraIndex, Records};
-use datasets::Split;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -94,11 +94,23 @@ pub struct InputScale {
     pub text: Standardization,
 }
 
+/// What the vectors of two tables were made with: equal for equal weights, words and settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// The language model's.
+    pub llm: String,
+    /// The sentence encoder's.
+    pub text: String,
+}
+
 /// FLORA records with the vectors of their workflows and texts.
 #[derive(Clone, Debug)]
 pub struct EmbeddedData {
     /// The records.
     pub index: FloraIndex,
+    /// What the vectors were made with.
+    pub keys: Keys,
     /// A row per workflow of the index.
     pub llm: Table,
     /// A row per text of the index.
@@ -134,7 +146,9 @@ impl EmbeddedData {
             let bytes: &[u8] = bytemuck::cast_slice(&table.values);
             views.insert(name, TensorView::new(Dtype::F32, vec![table.rows(), table.width], bytes).map_err(wrong)?);
         }
-        let bytes = safetensors::serialize(views, None).map_err(wrong)?;
+        let keys = [("llm", &self.keys.llm), ("text", &self.keys.text)];
+        let metadata = keys.map(|(name, key)| (name.to_string(), key.clone())).into();
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong)?;
         write_file(&path, &bytes)?;
         write_json(&folder.join(INFO), info)
     }
@@ -149,6 +163,11 @@ impl EmbeddedData {
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let invalid = |reason: String| Error::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
         let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let key = |name: &str| {
+            let found = header.metadata().as_ref().and_then(|metadata| metadata.get(name)).cloned();
+            found.ok_or_else(|| invalid(format!("it does not say what made `{name}`")))
+        };
         let table = |name: &str, rows: usize| -> Result<Table, Error> {
             let view = file.tensor(name).map_err(|e| invalid(e.to_string()))?;
             let &[found, width] = view.shape() else { return Err(invalid(format!("`{name}` is not a matrix"))) };
@@ -158,7 +177,7 @@ impl EmbeddedData {
             Ok(Table { values: bytemuck::pod_collect_to_vec(view.data()), width })
         };
         let (llm, text) = (table("llm", index.workflows().len())?, table("text", index.texts().len())?);
-        Ok(Self { index, llm, text })
+        Ok(Self { index, keys: Keys { llm: key("llm")?, text: key("text")? }, llm, text })
     }
 
     /// Reads how the vectors in a stage's folder were made.
@@ -224,5 +243,11 @@ pub fn glow_data(records: &Records, workflows: Arc<Vec<GlowWorkflow>>, tables: G
         label: records.label[i],
         task_id: records.task_id[i],
     };
-    GlowData { records: Arc::new((0..records.len()).map(record).collect()), workflows, tables }
+    let places = records.line.iter().copied().zip(records.workflow_id.iter().copied()).collect();
+    GlowData {
+        records: Arc::new((0..records.len()).map(record).collect()),
+        workflows,
+        tables,
+        places: Arc::new(places),
+    }
 }

@@ -47,6 +47,19 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A predictor was trained on other vectors than it is given.
+    #[error(
+        "the predictor was trained on `{name}` vectors of another model or other settings ({wanted}, these are {found}): embed with \
+         the same weights, prompts, pooling and number format"
+    )]
+    Vectors {
+        /// `llm` or `text`.
+        name: &'static str,
+        /// The key of the vectors it was trained on.
+        wanted: String,
+        /// The key of the vectors it is given.
+        found: String,
+    },
     /// A file of prompt templates is not usable.
     #[error(transparent)]
     Templates(Box<crate::Error>),

@@ -10,7 +10,8 @@
 //!             report/
 //! ```
 //!
-//! A stage's *fingerprint* is a hash of its kind, its resolved settings, the recipe's seed, the version of Hearth and the fingerprints of
+//! A stage's *fingerprint* is a hash of its kind, its resolved settings (but for those without effect on
+//! the result, such as when to save), the recipe's seed, the version of Hearth and the fingerprints of
 //! its inputs. A stage whose manifest carries the fingerprint it would have now is finished; a folder that was only started with
 //! that fingerprint is continued; anything else is started again.
 
@@ -108,20 +109,22 @@ pub fn find_stage(run: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// What is known of the stage in `folder` under `fingerprint`.
-///
-/// # Errors
-/// A manifest that cannot be read.
-pub fn stage_state(folder: &Path, fingerprint: &str) -> Result<StageState, Error> {
+/// What is known of the stage in `folder` under `fingerprint`. A manifest that cannot be read is as good as none: the stage goes
+/// on from what it has saved, and writes another.
+pub fn stage_state(folder: &Path, fingerprint: &str) -> StageState {
     let started: Option<Started> =
         fs::read(folder.join(STARTED)).ok().and_then(|text| serde_json::from_slice(&text).ok());
     if started.is_none_or(|started| started.fingerprint != fingerprint) {
-        return Ok(StageState::Absent);
+        return StageState::Absent;
     }
-    Ok(match Manifest::read(folder)? {
-        Some(manifest) => StageState::Finished(Box::new(manifest)),
-        None => StageState::Started,
-    })
+    match Manifest::read(folder) {
+        Ok(Some(manifest)) => StageState::Finished(Box::new(manifest)),
+        Ok(None) => StageState::Started,
+        Err(error) => {
+            tracing::warn!("{error}: the stage counts as not finished");
+            StageState::Started
+        }
+    }
 }
 
 /// Whether a stage was ever started in `folder`. A process that is killed early may leave a folder without a stage in it.

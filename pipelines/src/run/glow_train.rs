@@ -5,7 +5,7 @@ use super::embedded::{EmbeddedData, glow_data};
 use super::error::Error;
 use super::predictor::PredictorFile;
 use crate::learners::{Epochs, GlowBatches, GlowData, GlowRecords, GlowTask, WarmupBatches, WarmupTask};
-use crate::recipe::{GlowTrain, Inputs, SelectBy, TieBreak, Warmup, WarmupSampling};
+use crate::recipe::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling};
 use crate::train::{Direction, EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, TrainState, fit, stream};
 use burn::module::Module;
 use burn_models::glow::{GlowLossConfig, GlowPredictor};
@@ -36,16 +36,16 @@ pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd,
     let file = PredictorFile::new(stage.model.clone(), &data, inputs);
     let tables = data.tables(&context.device);
     let workflows = data.workflows();
-    let split = |split| -> Result<GlowData, Error> {
-        Ok(glow_data(data.records(split)?, workflows.clone(), tables.clone()))
-    };
+    let split =
+        |split| -> Result<GlowData, Error> { Ok(glow_data(data.records(split)?, workflows.clone(), tables.clone())) };
     let (train, valid) = (split(Split::Train)?, split(Split::Val)?);
     drop(data);
 
     let device = context.device.clone().autodiff();
     let mut predictor = file.init(stream(context.recipe.seed, "init", &[]), &device)?;
     let mut earlier_seconds = 0.0;
-    if let Some(warmup) = &stage.warmup {
+    // A predictor without the graph token has nothing to warm up.
+    if let Some(warmup) = stage.warmup.as_ref().filter(|_| stage.model.use_graph) {
         let fitted = warm_up(context, stage, warmup, predictor, &train)?;
         if fitted.outcome == FitOutcome::Interrupted {
             return Ok(StageEnd::Interrupted);
@@ -87,7 +87,15 @@ fn warm_up(
         WarmupSampling::Records => drawn.collect(),
     };
     let seed = context.recipe.seed;
-    let draw = || Epochs::new(pool.iter().map(|w| i64::from(*w)).collect(), warmup.batch_size, true, Sampler::Shuffle, stream(seed, "warmup data", &[]));
+    let draw = || {
+        Epochs::new(
+            pool.iter().map(|w| i64::from(*w)).collect(),
+            warmup.batch_size,
+            true,
+            Sampler::Shuffle,
+            stream(seed, "warmup data", &[]),
+        )
+    };
     let epochs = draw()?;
     let steps_per_epoch = epochs.per_epoch();
     let batches = |epochs, steps| {
@@ -144,7 +152,10 @@ fn supervise(
         keep: stage.checkpoint.keep,
         select_by,
         tie_break_by_loss: stage.tie_break == TieBreak::LowerLoss,
-        early_stopping: EarlyStopping::new(direction, Some(stage.patience)),
+        early_stopping: EarlyStopping {
+            patience_exclusive: stage.patience_rule == PatienceRule::PastPatience,
+            ..EarlyStopping::new(direction, Some(stage.patience))
+        },
     };
     let loss = GlowLossConfig { contrast: stage.contrast.clone(), ..GlowLossConfig::default() };
     let data = FitData {
@@ -156,14 +167,6 @@ fn supervise(
         file.save(&task.predictor, &best).map_err(|e| crate::train::Error::Keep(Box::new(e)))
     };
     let device = context.device.clone().autodiff();
-    let model = fit(
-        GlowTask::new(predictor, loss),
-        stage.optim.init(),
-        data,
-        &device,
-        &context.folder,
-        options,
-        keep,
-    )?;
+    let model = fit(GlowTask::new(predictor, loss), stage.optim.init(), data, &device, &context.folder, options, keep)?;
     Ok((model, steps_per_epoch))
 }

@@ -3,7 +3,7 @@
 use super::context::{StageContext, StageEnd};
 use super::error::Error;
 use crate::recipe::{GraphQuestions, load_templates};
-use datasets::flora::ReadOptions;
+use datasets::flora::{Labels, ReadOptions};
 use datasets::graph_questions::{GraphQuestions as Questions, GraphQuestionsConfig, OutputPaths, Source, collect};
 use datasets::templates::Templates;
 use std::collections::BTreeMap;
@@ -33,7 +33,9 @@ pub(super) fn run(context: &StageContext, stage: &GraphQuestions) -> Result<Stag
         manifest: context.folder.join(MANIFEST),
     };
     let questions = Questions::new(config, templates, context.recipe.seed)?;
-    let manifest = questions.write(&collect(&sources, &ReadOptions::default())?, &paths)?;
+    // The questions are about graphs: any label will do.
+    let options = ReadOptions { labels: Labels::Unit, ..ReadOptions::default() };
+    let manifest = questions.write(&collect(&sources, &options)?, &paths)?;
     let (train, test) = (&manifest.train.counts, &manifest.test.counts);
     context.say(&format!(
         "{} questions about {} workflows to train on, {} about {} held out",

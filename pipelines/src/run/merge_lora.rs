@@ -3,11 +3,13 @@
 use super::context::{StageContext, StageEnd};
 use super::error::Error;
 use super::folder::write_json;
+use super::scratch::Scratch;
 use crate::recipe::{MergeDtype, MergeLora};
 use burn::tensor::{Device, FloatDType};
 use burn_models::checkpoint::{Dtype, Weights};
 use burn_models::decoder::{Decoder, Padded, SaveModel};
 use burn_models::text::{Specials, Tokenizer};
+use datasets::atomic::write_file;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,7 +66,8 @@ const TOLERANCE: [(FloatDType, f64); 2] = [(FloatDType::F32, 1e-3), (FloatDType:
 /// whatever the base holds, and rounds once at the end.
 ///
 /// # Errors
-/// Files that cannot be read or do not fit together, and a merged model that does not compute what base plus adapter do.
+/// Files that cannot be read or do not fit together, and a merged model that does not compute what base plus adapter do. The
+/// target is then as it was.
 pub fn merge(
     base: &Path,
     adapter: &Path,
@@ -78,25 +81,40 @@ pub fn merge(
         MergeDtype::Bf16 => FloatDType::BF16,
         MergeDtype::Keep => stored_dtype(base)?,
     };
+    if let (Ok(base), Ok(target)) = (base.canonicalize(), target.canonicalize())
+        && base == target
+    {
+        let reason = format!("{} is the base itself: write the merged model somewhere else", target.display());
+        return Err(Error::Stage { stage: "merge".into(), reason });
+    }
     let adapted = Decoder::from_folder(base, FloatDType::F32, device)?.load_adapter(adapter)?;
     let inputs = probes(base, adapted.config().vocab_size, prompts)?;
     let before = logits(&adapted, &inputs, device)?;
     let merged = adapted.merge_lora()?;
-    merged.save(target, &SaveModel { dtype: Some(dtype), shard_bytes: Some(4 << 30) })?;
+    let scratch = Scratch::new(target)?;
+    merged.save(scratch.path(), &SaveModel { dtype: Some(dtype), shard_bytes: Some(4 << 30) })?;
     drop(merged);
-    copy_tokenizer(base, target)?;
+    copy_tokenizer(base, scratch.path())?;
 
-    let written = Decoder::from_folder(target, FloatDType::F32, device)?;
+    let written = Decoder::from_folder(scratch.path(), FloatDType::F32, device)?;
     let after = logits(&written, &inputs, device)?;
-    let (mut difference, mut largest) = (0.0f64, 0.0f64);
+    // A maximum that a NaN does not get lost in.
+    let larger = |a: f64, b: f64| if b.is_nan() || b > a { b } else { a };
+    let (mut difference, mut largest) = (0.0, 0.0);
     for (a, b) in before.iter().flatten().zip(after.iter().flatten()) {
-        difference = difference.max(f64::from((a - b).abs()));
-        largest = largest.max(f64::from(a.abs()));
+        difference = larger(difference, f64::from((a - b).abs()));
+        largest = larger(largest, f64::from(a.abs()));
     }
     let report = MergeReport {
         base: base.display().to_string(),
         adapter: adapter.display().to_string(),
-        dtype: if dtype == FloatDType::F32 { "float32" } else if dtype == FloatDType::F16 { "float16" } else { "bfloat16" },
+        dtype: if dtype == FloatDType::F32 {
+            "float32"
+        } else if dtype == FloatDType::F16 {
+            "float16"
+        } else {
+            "bfloat16"
+        },
         prompts: inputs.len(),
         max_logit_difference: difference,
         relative_difference: difference / largest.max(f64::MIN_POSITIVE),
@@ -112,7 +130,10 @@ pub fn merge(
             ),
         });
     }
-    write_json(&target.join("merge.json"), &report)?;
+    // Its files are mapped, and are about to get another name.
+    drop(written);
+    write_json(&scratch.path().join("merge.json"), &report)?;
+    scratch.publish("config.json")?;
     Ok(report)
 }
 
@@ -161,8 +182,8 @@ pub(super) fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), Error> {
         "generation_config.json",
     ];
     for file in FILES.map(|f| from.join(f)).iter().filter(|f| f.is_file()) {
-        let target = to.join(file.file_name().unwrap_or_default());
-        std::fs::copy(file, &target).map_err(Error::io(&target))?;
+        // Not a copy: that would be read-only where the original is, and could not be written again.
+        write_file(to.join(file.file_name().unwrap_or_default()), &std::fs::read(file).map_err(Error::io(file))?)?;
     }
     Ok(())
 }

@@ -13,12 +13,13 @@ mod graph_questions;
 mod hashes;
 mod merge_lora;
 mod predictor;
+mod scratch;
 mod sft;
 mod sources;
 
 pub use context::{StageContext, StageEnd, be_quiet, is_quiet, say};
 pub(crate) use embed::Embedder;
-pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Standardization, Table, glow_data};
+pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Keys, Standardization, Table, glow_data};
 pub use error::Error;
 pub use glow_train::predictor_folder;
 pub use hashes::Hashes;
@@ -58,7 +59,8 @@ pub enum RunEnd {
 /// # Errors
 /// See [`Error`]. A stage that fails leaves what it saved, and no manifest.
 pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<RunEnd, Error> {
-    let device = recipe.device.init().map_err(|e| Error::Stage { stage: recipe.name.clone(), reason: e.to_string() })?;
+    let device =
+        recipe.device.init().map_err(|e| Error::Stage { stage: recipe.name.clone(), reason: e.to_string() })?;
     let run = RunFolder::open(recipe.run_dir())?;
     datasets::atomic::write_file(run.path().join("recipe.ron"), source.as_bytes())?;
     write_json(&run.path().join("plan.json"), recipe)?;
@@ -94,7 +96,7 @@ pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<Ru
         }
         let inputs = context.input_hashes(stage, &fingerprints, &mut hashes)?;
         let fingerprint = fingerprint(recipe, stage, &inputs)?;
-        let mut state = stage_state(&context.folder, &fingerprint)?;
+        let mut state = stage_state(&context.folder, &fingerprint);
         if selected && options.fresh {
             state = StageState::Absent;
         }
@@ -164,14 +166,21 @@ fn settings(stage: &Stage) -> Result<serde_json::Value, Error> {
     })
 }
 
+/// Settings that change nothing about what a stage computes: an interrupted stage goes on when one of them changes.
+const WITHOUT_EFFECT: [&str; 2] = ["name", "checkpoint"];
+
 /// See [`folder`].
 fn fingerprint(recipe: &Recipe, stage: &Stage, inputs: &BTreeMap<String, String>) -> Result<String, Error> {
     let mut hasher = blake3::Hasher::new();
+    let mut settings = settings(stage)?;
+    if let Some(fields) = settings.as_object_mut() {
+        fields.retain(|key, _| !WITHOUT_EFFECT.contains(&key.as_str()));
+    }
     for part in [
         env!("CARGO_PKG_VERSION").to_string(),
         stage.kind().as_str().to_string(),
         recipe.seed.to_string(),
-        settings(stage)?.to_string(),
+        settings.to_string(),
     ] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());

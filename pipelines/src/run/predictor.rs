@@ -1,7 +1,7 @@
 //! A trained predictor on disk: a folder with `model.safetensors`, under the parameter names of the reference implementation, and
 //! `predictor.json` with everything needed to build the network again.
 
-use super::embedded::{EmbeddedData, InputScale, glow_data};
+use super::embedded::{EmbeddedData, InputScale, Keys, glow_data};
 use super::error::Error;
 use super::folder::write_json;
 use burn::tensor::{Device, FloatDType};
@@ -11,6 +11,7 @@ use burn_models::glow::{Dedup, GlowConfig, GlowPredictor, original_name};
 use datasets::Split;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The shape of a predictor (`predictor.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct PredictorFile {
     pub llm_dim: usize,
     /// Width of the sentence vectors.
     pub text_dim: usize,
+    /// What the vectors it was trained on were made with.
+    pub embeddings: Keys,
     /// How the vectors are standardised before the network sees them, if they are.
     pub inputs: Option<InputScale>,
 }
@@ -39,7 +42,7 @@ const FILE: &str = "predictor.json";
 impl PredictorFile {
     /// The shape for these settings and data.
     pub fn new(model: GlowConfig, data: &EmbeddedData, inputs: Option<InputScale>) -> Self {
-        Self { model, llm_dim: data.llm.width, text_dim: data.text.width, inputs }
+        Self { model, llm_dim: data.llm.width, text_dim: data.text.width, embeddings: data.keys.clone(), inputs }
     }
 
     /// A fresh predictor; all its numbers are drawn from `seed`.
@@ -110,7 +113,7 @@ impl PredictorFile {
 }
 
 impl StoredPredictor {
-    /// The scores of a split's records, in their order. Every batch's distinct workflows are encoded once.
+    /// The scores of a split's records, in [0, 1] and in their order. Every batch's distinct workflows are encoded once.
     ///
     /// # Errors
     /// Embeddings that do not fit the predictor, or a split that is not there.
@@ -121,25 +124,25 @@ impl StoredPredictor {
         batch_size: usize,
         device: &Device,
     ) -> Result<Vec<f32>, Error> {
-        let found = (data.llm.width, data.text.width);
-        let wanted = (self.file.llm_dim, self.file.text_dim);
-        if found != wanted {
-            let reason = format!(
-                "it was trained on vectors of widths {} and {}, these have {} and {}: embed with the same models",
-                wanted.0, wanted.1, found.0, found.1
-            );
-            return Err(Error::Stage { stage: "predictor".into(), reason });
+        let mine = &self.file.embeddings;
+        for (name, wanted, found) in [("llm", &mine.llm, &data.keys.llm), ("text", &mine.text, &data.keys.text)] {
+            if wanted != found {
+                return Err(Error::Vectors { name, wanted: wanted.clone(), found: found.clone() });
+            }
         }
         if let Some(scale) = &self.file.inputs {
             data.standardize(scale);
         }
-        let glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
+        let mut glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
+        // Records to be scored need no label, and a batch takes none that is not a number.
+        Arc::make_mut(&mut glow.records).iter_mut().for_each(|record| record.label = 0.0);
         let mut scores = Vec::with_capacity(glow.records.len());
         let all: Vec<u32> = (0..glow.records.len() as u32).collect();
         for records in all.chunks(batch_size.max(1)) {
             let item = glow.collate(records, Dedup::Share, device)?;
             let output = self.predictor.forward(&item.batch, &item.tables);
-            scores.extend(self.predictor.scores(output.logits).into_data().iter::<f32>());
+            // A regression without a logistic function may leave the range of rates. A NaN stays one.
+            scores.extend(self.predictor.scores(output.logits).into_data().iter::<f32>().map(|s| s.clamp(0.0, 1.0)));
         }
         Ok(scores)
     }

@@ -32,6 +32,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     let tokenizer = Tokenizer::from_folder(&base)?;
     let device = context.device.clone().autodiff();
     let decoder = Decoder::from_folder(&base, stage.dtype.into(), &device)?;
+    tokenizer.fits(decoder.config().vocab_size)?;
     let seed = context.recipe.seed;
     let decoder = match &stage.lora {
         Some(lora) => decoder.attach_lora(lora, stream(seed, "adapter", &[]))?,
@@ -50,8 +51,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         ..SftOptions::default()
     };
     let plan = |data: &SftDataset, config: PlanConfig| StepPlan::new(data.lengths(), config, stream(seed, "data", &[]));
-    let config =
-        PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
+    let config = PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
     let train = Arc::new(SftDataset::from_chat(&train_file, &tokenizer, &options)?);
     let counts = train.counts();
     context.say(&format!(
@@ -76,7 +76,9 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
             LmBatches::new(Arc::new(data), valid_plan, pad, vocab, count)
         }
         (Some(_), None) => {
-            return Err(context.error("`eval` needs held-out chats: train on a GraphQuestions stage with test workflows"));
+            return Err(
+                context.error("`eval` needs held-out chats: train on a GraphQuestions stage with test workflows")
+            );
         }
         (None, _) => LmBatches::new(train.clone(), train_plan.clone(), pad, vocab, 0),
     };
@@ -98,18 +100,15 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         tie_break_by_loss: false,
         early_stopping: rule,
     };
-    let output = Output {
-        base: base.clone(),
-        folder: context.folder.clone(),
-        lora: stage.lora.is_some(),
-    };
+    let output = Output { base: base.clone(), folder: context.folder.clone(), lora: stage.lora.is_some() };
     let keep_best = {
         let output = output.clone();
         move |task: &CausalLm, _: &TrainState| {
             output.write(&task.decoder).map_err(|e| crate::train::Error::Keep(Box::new(e)))
         }
     };
-    let data = FitData { train: Arc::new(LmBatches::new(train, train_plan, pad, vocab, steps)), valid: Arc::new(valid) };
+    let data =
+        FitData { train: Arc::new(LmBatches::new(train, train_plan, pad, vocab, steps)), valid: Arc::new(valid) };
     let fitted = fit(CausalLm { decoder }, stage.optim.init(), data, &device, &context.folder, fit_options, keep_best)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);

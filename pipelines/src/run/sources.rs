@@ -34,9 +34,7 @@ pub(super) fn synthetic(context: &StageContext, key: &str, config: &SyntheticCon
     let folder = context.run.path().join("sources").join(key);
     let seed = context.recipe.seed;
     let settings = serde_json::json!({ "synthetic": config, "seed": seed });
-    make(context, &folder, &settings, |folder| {
-        Ok(Synthetic::generate(config, seed)?.write(folder)?)
-    })?;
+    make(context, &folder, &settings, |folder| Ok(Synthetic::generate(config, seed)?.write(folder)?))?;
     Ok(folder)
 }
 

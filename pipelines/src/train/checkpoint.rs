@@ -67,7 +67,8 @@ impl Checkpoints {
         }
         fs::create_dir_all(&scratch).map_err(io)?;
 
-        let record_failed = |e: burn::store::RecordError| Error::Checkpoint { path: target.clone(), reason: e.to_string() };
+        let record_failed =
+            |e: burn::store::RecordError| Error::Checkpoint { path: target.clone(), reason: e.to_string() };
         let record = model.clone().into_record_group(trainable(model));
         record.save(scratch.join(MODEL)).map_err(record_failed)?;
         optimizer.to_record().save(scratch.join(OPTIMIZER)).map_err(record_failed)?;

@@ -45,15 +45,7 @@ pub struct Verdict {
 impl EarlyStopping {
     /// Nothing seen yet.
     pub fn new(direction: Direction, patience: Option<usize>) -> Self {
-        Self {
-            direction,
-            patience,
-            min_delta: 0.0,
-            patience_exclusive: false,
-            best: None,
-            best_step: 0,
-            without: 0,
-        }
+        Self { direction, patience, min_delta: 0.0, patience_exclusive: false, best: None, best_step: 0, without: 0 }
     }
 
     /// Takes the score of an evaluation at `step`; `tie` breaks equal scores, smaller is better (pass a constant for none).
@@ -101,8 +93,10 @@ mod tests {
     /// The published rule: worked example 20 of the specification.
     #[test]
     fn published_patience() {
-        let rule =
-            |patience| EarlyStopping { patience_exclusive: true, ..EarlyStopping::new(Direction::Highest, Some(patience)) };
+        let rule = |patience| EarlyStopping {
+            patience_exclusive: true,
+            ..EarlyStopping::new(Direction::Highest, Some(patience))
+        };
         assert_eq!(run(rule(2), SCORES), (5, 8));
         assert_eq!(run(rule(3), SCORES), (5, 9));
         assert_eq!(run(rule(30), std::iter::repeat_n(0.5, 100)), (1, 32));

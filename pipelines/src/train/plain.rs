@@ -9,7 +9,7 @@ use burn::train::renderer::{
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Prints a line at most every few seconds, and one per evaluation, to standard error.
+/// Prints a line at most every few seconds, and one per evaluation (at most one a second) to standard error.
 pub(crate) struct PlainRenderer {
     names: HashMap<MetricId, String>,
     train: Vec<(String, f64)>,
@@ -21,8 +21,13 @@ pub(crate) struct PlainRenderer {
     done: usize,
     in_valid: bool,
     last: Option<Instant>,
-    every: Duration,
+    last_valid: Option<Instant>,
 }
+
+/// The time between two lines about training.
+const EVERY: Duration = Duration::from_secs(5);
+/// The time between two lines about evaluations: a small predictor has dozens in a second.
+const EVERY_VALID: Duration = Duration::from_secs(1);
 
 impl PlainRenderer {
     /// `total_steps` of the stage, of which `done` are done already.
@@ -38,7 +43,7 @@ impl PlainRenderer {
             done: 0,
             in_valid: false,
             last: None,
-            every: Duration::from_secs(5),
+            last_valid: None,
         }
     }
 
@@ -92,7 +97,7 @@ impl TrainingProgressLogger for PlainRenderer {
         }
         self.done = items;
         let step = self.steps_before + items;
-        let due = self.last.is_none_or(|last| last.elapsed() >= self.every) || step == self.total_steps;
+        let due = self.last.is_none_or(|last| last.elapsed() >= EVERY) || step == self.total_steps;
         if due {
             self.last = Some(Instant::now());
             self.line(&format!("step {step}/{}", self.total_steps), &self.train);
@@ -101,7 +106,12 @@ impl TrainingProgressLogger for PlainRenderer {
 
     fn end_split(&mut self) {
         if self.in_valid {
-            self.line(&format!("step {}/{} evaluation", self.steps_before, self.total_steps), &self.valid);
+            let step = self.steps_before;
+            let due = self.last_valid.is_none_or(|last| last.elapsed() >= EVERY_VALID) || step == self.total_steps;
+            if due {
+                self.last_valid = Some(Instant::now());
+                self.line(&format!("step {step}/{} evaluation", self.total_steps), &self.valid);
+            }
         } else {
             self.steps_before += self.done;
         }

@@ -118,11 +118,8 @@ impl Metric for ScoreMetric {
     }
 
     fn attributes(&self) -> MetricAttributes {
-        NumericAttributes {
-            unit: self.spec.unit.map(str::to_string),
-            higher_is_better: self.spec.higher_is_better,
-        }
-        .into()
+        NumericAttributes { unit: self.spec.unit.map(str::to_string), higher_is_better: self.spec.higher_is_better }
+            .into()
     }
 
     fn update(&mut self, scores: &Scores, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {

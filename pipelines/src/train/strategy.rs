@@ -14,8 +14,8 @@ use burn::optim::ModuleOptimizer;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::tensor::{Device, Tensor};
 use burn::train::{
-    AsyncProcessorTraining, EventProcessorTraining, Learner, LearnerEvent, SupervisedLearningStrategy, SupervisedTrainingEventProcessor,
-    TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
+    AsyncProcessorTraining, EventProcessorTraining, Learner, LearnerEvent, SupervisedLearningStrategy,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -81,7 +81,8 @@ impl<M: Task> StepStrategy<M> {
         let checkpoints = Checkpoints::new(self.folder.join("checkpoints"), options.keep);
         let started = Instant::now();
         let before = run.state.seconds;
-        let mut optimizer = run.optimizer.take().ok_or_else(|| Error::Burn("the strategy was launched twice".into()))?;
+        let mut optimizer =
+            run.optimizer.take().ok_or_else(|| Error::Burn("the strategy was launched twice".into()))?;
         let mut saved_at = run.state.step;
 
         let outcome = 'stage: {
@@ -211,11 +212,9 @@ impl<M: Task> StepStrategy<M> {
         let model = model.valid();
         let mut sums: Vec<(&'static str, f64)> = Vec::new();
         let mut weight = 0.0;
-        let mut batches = valid.iter();
-        let mut number = 0;
-        while let Some(batch) = batches.next() {
-            let batch = batch.map_err(|e| Error::Batch { step: number, reason: e.to_string() })?;
-            number += 1;
+        let total = valid.num_items();
+        for (number, batch) in valid.iter().enumerate() {
+            let batch = batch.map_err(|e| Error::Batch { step: number + 1, reason: e.to_string() })?;
             let mut scores = burn::train::InferenceStep::step(&model, batch);
             scores.read::<M>(None);
             weight += scores.weight;
@@ -233,13 +232,21 @@ impl<M: Task> StepStrategy<M> {
             values: sums.into_iter().map(|(name, sum)| (name, sum / weight)).collect(),
         };
         // One point per evaluation: the means of single batches would draw a saw.
-        let item = TrainingItem::new(means.clone(), batches.progress(), Some(run.state.step), None);
+        let item = TrainingItem::new(
+            means.clone(),
+            Progress::new(total, total, Some("batches".into())),
+            Some(run.state.step),
+            None,
+        );
         events.process_valid(LearnerEvent::ProcessedItem(item)).map_err(failed)?;
         events.process_valid(LearnerEvent::EndSplit(window)).map_err(failed)?;
         events.process_train(LearnerEvent::EndEpoch(window)).map_err(failed)?;
         self.log(run, Split::Valid, &means)?;
         let Some(score) = means.get(options.select_by) else {
-            return Err(Error::Empty(format!("there are no validation batches, so no `{}` to choose by", options.select_by)));
+            return Err(Error::Empty(format!(
+                "there are no validation batches, so no `{}` to choose by",
+                options.select_by
+            )));
         };
         let tie = if options.tie_break_by_loss { means.get("loss").unwrap_or(0.0) } else { 0.0 };
         // A score that is not a number is the worst there is.

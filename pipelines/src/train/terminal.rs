@@ -30,9 +30,11 @@ pub fn watch_for_ctrl_c() -> Result<(), String> {
     .map_err(|e| e.to_string())
 }
 
-/// Whether the dashboard is drawn: standard output and input are a terminal, and `HEARTH_PLAIN` is not set.
+/// Whether the dashboard is drawn: standard output and input are a terminal, more than errors is wanted, and `HEARTH_PLAIN` is
+/// not set.
 pub fn is_dashboard() -> bool {
-    std::io::stdout().is_terminal() && std::io::stdin().is_terminal() && std::env::var_os("HEARTH_PLAIN").is_none()
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    terminal && !crate::run::is_quiet() && std::env::var_os("HEARTH_PLAIN").is_none()
 }
 
 /// Burn's dashboard on a terminal, plain lines elsewhere.

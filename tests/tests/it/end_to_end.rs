@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use hearth_tests::program::{Program, Running, TinyRun, cpu, device_names, files};
+use hearth_tests::program::{Program, Running, TinyRun, copy_folder, cpu, device_names, files};
 use hearth_tests::{Tensors, json, json_lines, max_abs};
 use serde_json::Value;
 
@@ -100,9 +100,12 @@ fn a_run_leaves_its_results_and_a_second_one_does_nothing() {
                 assert!(run.path(&folder(stage)).join(artefact.as_str().unwrap()).exists(), "{stage}: {artefact}");
             }
         }
-        for (stage, key, value) in
-            [("sft", "max_steps", 4), ("sft", "max_length", 2048), ("glow-train", "epochs", 2), ("glow-train", "patience", 30)]
-        {
+        for (stage, key, value) in [
+            ("sft", "max_steps", 4),
+            ("sft", "max_length", 2048),
+            ("glow-train", "epochs", 2),
+            ("glow-train", "patience", 30),
+        ] {
             assert_eq!(manifest(&run, stage)["settings"][key], value, "{stage}: {key}");
         }
         assert_eq!(manifest(&run, "sft")["metrics"]["steps"], 4.0);
@@ -205,6 +208,30 @@ fn a_changed_setting_redoes_its_stage_and_those_after_it() {
     assert_eq!(json_lines(&run.path(RESULTS[5])).len(), 8);
 }
 
+/// Files are known by what is in them, not by when they were written.
+#[test]
+fn changed_data_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = tiny(dir.path());
+    run.ok(&["--only", "graph-questions"]);
+    let data = dir.path().join("flora");
+    copy_folder(&run.path("sources/flora"), &data);
+    let run = run.named("from-files").set(&format!("data.flora=Flora({data:?})"));
+    run.ok(&[]);
+
+    let path = data.join("test.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text).unwrap();
+    let touched = fs::File::options().write(true).open(&path).unwrap();
+    touched.set_modified(SystemTime::now() + std::time::Duration::from_secs(10)).unwrap();
+    assert_eq!(starts(&run.ok(&[]).stderr), ["finished before"; 6]);
+
+    let last = text.lines().last().unwrap();
+    fs::write(&path, format!("{text}{last}\n")).unwrap();
+    assert_eq!(starts(&run.ok(&[]).stderr), ["changed"; 6]);
+    assert_eq!(json_lines(&run.path(RESULTS[5])).len(), 25);
+}
+
 #[test]
 fn a_stage_that_was_only_created_replaces_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -262,7 +289,8 @@ fn only_from_and_fresh_choose_stages() {
     assert_eq!(starts(&run.ok(&["--from", "glow-train"]).stderr), ["", "", "", "", same, same]);
     assert_eq!(stamps(&run, &everything), before);
 
-    let (best, others) = (run.read(RESULTS[3]), folders(&["graph-questions", "sft", "merge-lora", "embed", "glow-eval"]));
+    let (best, others) =
+        (run.read(RESULTS[3]), folders(&["graph-questions", "sft", "merge-lora", "embed", "glow-eval"]));
     let (unchanged, started) = (stamps(&run, &others), manifest(&run, "glow-train")["timings"]["started"].as_f64());
     let fresh = run.ok(&["--only", "glow-train", "--fresh"]);
     assert_eq!(starts(&fresh.stderr), ["", "", "", "", "again", ""], "{}", fresh.stderr);
@@ -310,10 +338,13 @@ fn results_follow_from_recipe_and_seed() {
             (number("computed"), number("rows"))
         })
     };
+    // Two at the same time, with one cache.
     let first = tiny(dir.path());
-    first.ok(&[]);
-    let [(llm, llm_rows), (text, text_rows)] = computed(&first);
-    assert!(llm == llm_rows && text == text_rows && llm > 0.0 && text > 0.0);
+    let twin = first.clone().named("twin");
+    let both = [first.start(), twin.start()];
+    both.into_iter().for_each(|run| drop(run.finish().expect_code(0)));
+    let [(_, llm_rows), (_, text_rows)] = computed(&first);
+    assert!(llm_rows > 0.0 && text_rows > 0.0);
 
     // A new folder beside it: everything is made again but the vectors, which come from the shared cache.
     let second = first.clone().named("second");
@@ -323,8 +354,9 @@ fn results_follow_from_recipe_and_seed() {
     let third = tiny(elsewhere.path());
     let mut command = HEARTH.command(third.arguments(&[]));
     Running::of(command.env("RAYON_NUM_THREADS", "1")).finish().expect_code(0);
-    assert_eq!(computed(&third), computed(&first));
+    assert_eq!(computed(&third), [(llm_rows, llm_rows), (text_rows, text_rows)]);
     for file in RESULTS {
+        assert!(first.read(file) == twin.read(file), "{file} of a run beside it differs");
         assert!(first.read(file) == second.read(file), "{file} of a second run differs");
         assert!(first.read(file) == third.read(file), "{file} of a run in one thread differs");
     }

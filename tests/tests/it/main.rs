@@ -1,6 +1,7 @@
 //! Tests across crates: parity with references, properties, recipes end to end, resume, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
+mod bad_input;
 mod commands;
 mod data_cache;
 mod data_flora;

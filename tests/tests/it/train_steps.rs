@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use hearth::report::{MetricsLog, Row, Split};
 use hearth::train::{
-    Batches, Direction, EarlyStopping, Error, FitData, FitOptions, FitOutcome, Fitted, MetricSpec, Schedule, Scores, Task,
-    fit,
+    Batches, Direction, EarlyStopping, Error, FitData, FitOptions, FitOutcome, Fitted, MetricSpec, Schedule, Scores,
+    Task, fit,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

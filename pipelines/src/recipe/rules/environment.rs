@@ -21,6 +21,9 @@ pub(super) fn check(report: &mut Report) {
     if recipe.runs.exists() && !recipe.runs.is_dir() {
         report.add(&Place::of("runs"), format!("{} is not a folder", recipe.runs.display()));
     }
+    if let Some(cache) = recipe.cache.as_ref().filter(|cache| cache.exists() && !cache.is_dir()) {
+        report.add(&Place::of("cache"), format!("{} is not a folder", cache.display()));
+    }
     for (key, model) in &recipe.models {
         let place = Place::of("models").key(key);
         match model {

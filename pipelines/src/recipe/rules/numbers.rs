@@ -11,6 +11,11 @@ use crate::recipe::{
     MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
 };
 
+/// Nobody waits for more.
+const MAX_COUNT: usize = 1_000_000_000;
+/// A workflow has long been asked everything by then.
+const MAX_ROUNDS: u32 = 10_000;
+
 pub(super) fn check(report: &mut Report) {
     let recipe = report.recipe();
     for (key, model) in &recipe.models {
@@ -40,11 +45,14 @@ pub(super) fn check(report: &mut Report) {
 }
 
 impl Report<'_> {
-    /// Counts that have to be 1 or more.
+    /// Counts that have to be 1 or more, and few enough that products of them with numbers of records are numbers too.
     fn counts<const N: usize>(&mut self, place: &Place, fields: [(&str, usize); N]) {
         for (field, value) in fields {
             if value == 0 {
                 self.add(&place.at(field), format!("`{}` is 0, but has to be at least 1", last(field)));
+            } else if value > MAX_COUNT {
+                let message = format!("`{}` is {value}, but has to be at most {MAX_COUNT}", last(field));
+                self.add(&place.at(field), message);
             }
         }
     }
@@ -139,6 +147,9 @@ fn checkpoint(report: &mut Report, place: &Place, checkpoint: &Checkpoint) {
 
 fn graph_questions(report: &mut Report, place: &Place, stage: &GraphQuestions) {
     report.counts(place, [("rounds", stage.rounds as usize)]);
+    if stage.rounds > MAX_ROUNDS {
+        report.add(&place.at("rounds"), format!("`rounds` is {}, but has to be at most {MAX_ROUNDS}", stage.rounds));
+    }
     if stage.data.is_empty() {
         report.add(&place.at("data"), "`data` is empty: there is nothing to ask about");
     }
