@@ -47,13 +47,21 @@ pub struct Problem {
     span: Range<usize>,
 }
 
+/// Longer messages are cut, in bytes.
+const MESSAGE: usize = 1000;
 /// Longer lines are shown in part.
 const LINE: usize = 240;
 
 impl Problem {
     /// A problem with the bytes `span` of `source`.
     pub fn new(source: &SourceText, span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { message: message.into(), label: String::new(), help: None, source: source.clone(), span }
+        let mut message = message.into();
+        // What a message quotes may be of any length.
+        if message.len() > MESSAGE {
+            message.truncate(message.floor_char_boundary(MESSAGE));
+            message.push('…');
+        }
+        Self { message, label: String::new(), help: None, source: source.clone(), span }
     }
 
     /// The same problem with another text.
@@ -94,11 +102,6 @@ impl Problem {
     /// What is wrong, without the place.
     pub fn message(&self) -> &str {
         &self.message
-    }
-
-    /// The help line, if there is one.
-    pub fn advice(&self) -> Option<&str> {
-        self.help.as_deref()
     }
 
     /// The text the problem is in.

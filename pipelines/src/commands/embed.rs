@@ -63,6 +63,7 @@ fn run(args: &EmbedArgs, device: &Device) -> Result<(), Error> {
                 embed_tokens(decoder, &sequences, *pooling, BATCH_TOKENS, |_| ())?
             }
         };
+        Error::unless_finite(&args.model, &values)?;
         // A sentence encoder that normalises has done so.
         if args.normalize && matches!(model, Model::Decoder(..)) {
             for row in values.chunks_exact_mut(dim) {

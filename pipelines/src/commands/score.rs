@@ -46,6 +46,7 @@ pub fn score(args: &ScoreArgs) -> crate::Result<()> {
         }
         let sequences: Vec<&[u32]> = samples.iter().map(|s| s.ids.as_slice()).collect();
         for (sample, logprobs) in samples.iter().zip(logprobs(&model, &sequences)?) {
+            Error::unless_finite(&args.model, &logprobs)?;
             writer.write(&output(sample, &logprobs)).map_err(Error::from)?;
         }
     }

@@ -130,6 +130,7 @@ impl Embedder<'_> {
             let before = bar.position();
             let progress = |done: usize| bar.set_position(before + done as u64);
             let rows = embed_tokens(model, &sequences, settings.llm_pooling, settings.batch_tokens, progress)?;
+            Error::unless_finite(folder, &rows)?;
             Ok((rows, cut.into_iter().filter(|cut| *cut).count()))
         })
     }
@@ -160,6 +161,7 @@ impl Embedder<'_> {
         self.cached(&space, &inputs, encoder.dim(), |missing, bar| {
             let chosen: Vec<&str> = missing.iter().map(|i| &*texts[*i]).collect();
             let found = encoder.embed(&chosen, settings.batch_tokens)?;
+            Error::unless_finite(folder, &found.values)?;
             bar.inc(missing.len() as u64);
             Ok((found.values, found.truncated))
         })

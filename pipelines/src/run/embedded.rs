@@ -11,7 +11,7 @@ use datasets::index::{FloraIndex, Records};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,6 +129,8 @@ pub struct EmbedInfo {
 }
 
 const EMBEDDINGS: &str = "embeddings.safetensors";
+/// The entry of its header that holds [`Keys`].
+const KEYS: &str = "made_with";
 const INDEX: &str = "index";
 const INFO: &str = "embed.json";
 
@@ -146,8 +148,9 @@ impl EmbeddedData {
             let bytes: &[u8] = bytemuck::cast_slice(&table.values);
             views.insert(name, TensorView::new(Dtype::F32, vec![table.rows(), table.width], bytes).map_err(wrong)?);
         }
-        let keys = [("llm", &self.keys.llm), ("text", &self.keys.text)];
-        let metadata = keys.map(|(name, key)| (name.to_string(), key.clone())).into();
+        // One entry: the format writes several in no particular order, and equal vectors are to be equal files.
+        let keys = serde_json::to_string(&self.keys).map_err(|e| Error::io(&path)(e.into()))?;
+        let metadata = HashMap::from([(KEYS.to_string(), keys)]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong)?;
         write_file(&path, &bytes)?;
         write_json(&folder.join(INFO), info)
@@ -164,10 +167,9 @@ impl EmbeddedData {
         let invalid = |reason: String| Error::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
         let file = SafeTensors::deserialize(&bytes).map_err(|e| invalid(e.to_string()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| invalid(e.to_string()))?;
-        let key = |name: &str| {
-            let found = header.metadata().as_ref().and_then(|metadata| metadata.get(name)).cloned();
-            found.ok_or_else(|| invalid(format!("it does not say what made `{name}`")))
-        };
+        let keys = header.metadata().as_ref().and_then(|metadata| metadata.get(KEYS));
+        let keys = keys.ok_or_else(|| invalid("it does not say what made its vectors".into()))?;
+        let keys: Keys = serde_json::from_str(keys).map_err(|e| invalid(format!("what made its vectors: {e}")))?;
         let table = |name: &str, rows: usize| -> Result<Table, Error> {
             let view = file.tensor(name).map_err(|e| invalid(e.to_string()))?;
             let &[found, width] = view.shape() else { return Err(invalid(format!("`{name}` is not a matrix"))) };
@@ -177,7 +179,7 @@ impl EmbeddedData {
             Ok(Table { values: bytemuck::pod_collect_to_vec(view.data()), width })
         };
         let (llm, text) = (table("llm", index.workflows().len())?, table("text", index.texts().len())?);
-        Ok(Self { index, keys: Keys { llm: key("llm")?, text: key("text")? }, llm, text })
+        Ok(Self { index, keys, llm, text })
     }
 
     /// Reads how the vectors in a stage's folder were made.

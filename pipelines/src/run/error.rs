@@ -1,6 +1,6 @@
 //! What can go wrong in a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of a run, outside what its parts report themselves.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Refuses what a model computed if a number of it is NaN or infinite; `path` is the model.
+    pub(crate) fn unless_finite(path: &Path, values: &[f32]) -> Result<(), Self> {
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(value) => {
+                let reason =
+                    format!("it computes {value}: are its weights damaged, or too large for the number format?");
+                Err(Self::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)))
+            }
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

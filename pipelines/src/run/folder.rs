@@ -16,7 +16,7 @@
 //! that fingerprint is continued; anything else is started again.
 
 use super::error::Error;
-use crate::report::Manifest;
+use crate::report::{MANIFEST, Manifest};
 use datasets::atomic::write_file;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -85,14 +85,19 @@ impl RunFolder {
         Ok(wanted)
     }
 
-    /// Moves a stage's folder to `replaced/`.
+    /// Moves a stage's folder to `replaced/`, in place of the one there. An unfinished one has a place of its own, so that it never
+    /// takes that of a finished result.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn replace(&self, stage: &Path) -> Result<PathBuf, Error> {
         let replaced = self.path.join("replaced");
         fs::create_dir_all(&replaced).map_err(Error::io(&replaced))?;
-        let target = replaced.join(stage.file_name().unwrap_or_default());
+        let mut name = stage.file_name().unwrap_or_default().to_os_string();
+        if !stage.join(MANIFEST).exists() {
+            name.push(".unfinished");
+        }
+        let target = replaced.join(name);
         if target.exists() {
             fs::remove_dir_all(&target).map_err(Error::io(&target))?;
         }

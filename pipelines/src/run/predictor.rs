@@ -144,6 +144,10 @@ impl StoredPredictor {
             // A regression without a logistic function may leave the range of rates. A NaN stays one.
             scores.extend(self.predictor.scores(output.logits).into_data().iter::<f32>().map(|s| s.clamp(0.0, 1.0)));
         }
+        if let Some(at) = scores.iter().position(|score| score.is_nan()) {
+            let reason = format!("its score of record {at} is not a number: are its weights damaged?");
+            return Err(Error::Stage { stage: "predictor".into(), reason });
+        }
         Ok(scores)
     }
 }

@@ -13,6 +13,8 @@ use crate::recipe::{
 
 /// Nobody waits for more.
 const MAX_COUNT: usize = 1_000_000_000;
+/// More do not fit into the memory of any one machine that trains from scratch.
+const MAX_PARAMETERS: u64 = 20_000_000_000;
 /// A workflow has long been asked everything by then.
 const MAX_ROUNDS: u32 = 10_000;
 
@@ -77,11 +79,32 @@ fn decoder(report: &mut Report, place: &Place, init: &DecoderInit) {
         return;
     }
     // The size of the vocabulary is the tokenizer's affair.
-    config(report, place, init.config(1).validate());
+    let made = init.config(1);
+    match made.validate() {
+        Ok(()) => parameters(report, place, made.num_parameters()),
+        problem => config(report, place, problem),
+    }
 }
 
 fn encoder(report: &mut Report, place: &Place, init: &EncoderInit) {
-    config(report, place, init.config(1).validate());
+    let made = init.config(1);
+    match made.validate() {
+        Ok(()) => {
+            let (width, inner) = (made.hidden_size as u64, made.intermediate_size as u64);
+            parameters(report, place, made.num_hidden_layers as u64 * width * (4 * width + 2 * inner));
+        }
+        problem => config(report, place, problem),
+    }
+}
+
+/// The numbers of a fresh model are all made at once.
+fn parameters(report: &mut Report, place: &Place, count: u64) {
+    if count > MAX_PARAMETERS {
+        let most = MAX_PARAMETERS / 1_000_000_000;
+        let billions = count.div_ceil(1_000_000_000);
+        let message = format!("a fresh model of {billions} billion parameters: it may have at most {most} billion");
+        report.add(place, message);
+    }
 }
 
 /// Reports what a model's own rules find wrong with a key of its configuration.

@@ -97,13 +97,19 @@ fn adapters() {
         tensors("wrong type", &[A, "is I32, expected a float type"], |header, _| header[A]["dtype"] = json!("I32")),
         tensors("no data", &["not a whole safetensors file", "copy it again"], |_, data| data.clear()),
         adapter("cut off", &["lora/adapter_model.safetensors", "copy it again"], |lora| cut(&lora.join(WEIGHTS), 20)),
-        Case::new("of another base", 1, &["lora/adapter_model.safetensors", "is [2, 32], expected [2, 48]"], |bench| {
-            let other = bench.input("other");
-            let config = DecoderConfig { vocab_size: 64, hidden_size: 48, num_hidden_layers: 1, ..Default::default() };
-            let model = config.init(1, FloatDType::F32, &devices().remove(0).1).unwrap();
-            model.save(&other, &SaveModel::default()).unwrap();
-            merge(bench, &other, &bench.world.adapter())
-        }),
+        Case::new(
+            "of another base",
+            1,
+            &["adapter/adapter_model.safetensors", "is [2, 32], expected [2, 48]"],
+            |bench| {
+                let other = bench.input("other");
+                let config =
+                    DecoderConfig { vocab_size: 64, hidden_size: 48, num_hidden_layers: 1, ..Default::default() };
+                let model = config.init(1, FloatDType::F32, &devices().remove(0).1).unwrap();
+                model.save(&other, &SaveModel::default()).unwrap();
+                merge(bench, &other, &bench.world.adapter())
+            },
+        ),
         Case::new("of no base", 1, &["nowhere/config.json", "there is no such file"], |bench| {
             merge(bench, &bench.input("nowhere"), &bench.world.adapter())
         }),

@@ -72,9 +72,9 @@ fn workflow_records() {
         record(r#""workflow_id": 3"#, r#""workflow_id": 3.5"#, &["`workflow_id`: expected a whole number"]),
         record("{\"nodes\"", "[{\"nodes\"", &["expected one JSON object a line"]),
         record("4}", "4} {}", &["trailing characters"]),
-        file("deep", &["flora/train.jsonl:1", "recursion limit"], |train| {
+        file("deep", &["flora/train.jsonl:1", "`edge_index[0]`", "expected a whole number"], |train| {
             let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-            fs::write(train, RECORD.replacen("\"task\"", &format!("\"more\": {deep}, \"task\""), 1)).unwrap();
+            fs::write(train, RECORD.replacen("[[0, 1]]", &deep, 1)).unwrap();
         }),
         file("cut off", &["flora/train.jsonl:96:", "the line is cut off"], |train| {
             cut(train, fs::metadata(train).unwrap().len() as usize - 40);
@@ -93,9 +93,10 @@ fn workflow_records() {
             let bare = RECORD.replacen(r#"{"0": "plan", "1": "solve"}"#, "{}", 1).replacen("[[0, 1]]", "[]", 1);
             fs::write(train, bare).unwrap();
         }),
-        file("a folder", &["flora/train.jsonl", "Is a directory"], |train| {
-            fs::remove_file(train).unwrap();
-            fs::create_dir(train).unwrap();
+        // Without `train.jsonl`, its shards are read.
+        file("a damaged shard", &["flora/train_10.jsonl:1", "expected valid JSON"], |train| {
+            fs::rename(train, train.with_file_name("train_2.jsonl")).unwrap();
+            fs::write(train.with_file_name("train_10.jsonl"), "x").unwrap();
         }),
     ]);
 }
@@ -152,7 +153,7 @@ fn conversations() {
         Case::new("a template that refuses", 1, &["c.jsonl:1", "rejects this conversation", "never"], |bench| {
             let model = bench.copy(&bench.world.decoder(), "llm");
             fs::write(model.join("chat_template.jinja"), "{{ raise_exception('never') }}").unwrap();
-            tune(bench, &bench.write("c.jsonl", CHAT), &model, "")
+            tune(bench, &bench.write("c.jsonl", CHAT), &model, "framing: Template,")
         }),
     ]);
 }

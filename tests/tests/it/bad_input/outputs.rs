@@ -56,6 +56,10 @@ fn full_disks() {
     let (rows, texts) = (bench.write("rows.jsonl", rows), bench.write("texts.jsonl", texts));
     let records = bench.world.flora().join("train.jsonl");
     let run = bench.copy_run();
+    // Everything is embedded already: what remains to be written is the output.
+    let predict =
+        arguments!["glow", "predict", "--run", &run, "--input", &records, "--output", "-", "--device", &cpu()];
+    assert_eq!(bench.run(&predict).code, Some(0));
     let commands = [
         ("o.jsonl", arguments!["score", "--model", &model, "--input", &rows]),
         ("o.parquet", arguments!["score", "--model", &model, "--input", &rows]),

@@ -7,10 +7,14 @@ use hearth_tests::program::cpu;
 
 use super::bench::{Bench, Case, arguments, refused};
 
+/// The tiny recipe.
+fn tiny() -> String {
+    fs::read_to_string(hearth_tests::workspace().join("recipes/tiny/glow.ron")).unwrap()
+}
+
 /// The tiny recipe with its runs among a case's outputs.
 fn recipe(bench: &Bench) -> String {
-    let text = fs::read_to_string(hearth_tests::workspace().join("recipes/tiny/glow.ron")).unwrap();
-    let name = "name: \"tiny-glow\",";
+    let (text, name) = (tiny(), "name: \"tiny-glow\",");
     assert!(text.contains(name));
     text.replace(name, &format!("name: \"tiny-glow\", runs: {:?},", bench.output("runs")))
 }
@@ -19,14 +23,15 @@ fn run(bench: &Bench, text: impl AsRef<[u8]>) -> Vec<OsString> {
     arguments!["run", &bench.write("r.ron", text), "--device", &cpu()]
 }
 
-/// The tiny recipe with a part replaced.
-fn changed(from: &'static str, to: &'static str, words: &[&str]) -> Case {
-    let name = format!("{from} → {}", to.chars().take(60).collect::<String>());
-    Case::new(&name, 2, words, move |bench| {
-        let text = recipe(bench);
-        assert!(text.contains(from), "{from}");
-        run(bench, text.replacen(from, to, 1))
-    })
+/// The tiny recipe with a part replaced; the fault is where `at` stands then.
+fn changed(from: &'static str, to: &'static str, at: &str, words: &[&str]) -> Case {
+    assert!(tiny().contains(from), "{from}");
+    let text = tiny().replacen(from, to, 1);
+    let (above, _) = text.split_once(at).unwrap();
+    let column = above.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let place = format!("r.ron:{}:{column}", above.matches('\n').count() + 1);
+    let words: Vec<&str> = [place.as_str()].into_iter().chain(words.iter().copied()).collect();
+    Case::new(&format!("{from} → {to}"), 2, &words, move |bench| run(bench, recipe(bench).replacen(from, to, 1)))
 }
 
 /// The tiny recipe with further arguments.
@@ -58,11 +63,11 @@ fn recipes_that_cannot_be_read() {
         bytes("too large", &["r.ron", "larger than 1 MiB"], |bench| {
             format!("{}//{}", recipe(bench), "x".repeat(1 << 20)).into_bytes()
         }),
-        bytes("too deep", &["r.ron:1:", "nested too deeply"], |_| {
+        bytes("deep and wrong", &["r.ron:1:14", "expected a string in quotes"], |_| {
             format!("Recipe(name: {}{})", "(".repeat(100_000), ")".repeat(100_000)).into_bytes()
         }),
-        bytes("deep and open", &["r.ron:1:", "never closed"], |_| "[".repeat(200_000).into_bytes()),
-        bytes("one long line", &["r.ron:1:", "unknown field"], |_| {
+        bytes("deep and open", &["r.ron:1:1"], |_| "[".repeat(200_000).into_bytes()),
+        bytes("one long word", &["r.ron:1:8", "unknown field `xxx", "…"], |_| {
             format!("Recipe({}: 1)", "x".repeat(500_000)).into_bytes()
         }),
         Case::new("absent", 2, &["no.ron", "no such file"], |bench| arguments!["run", &bench.input("no.ron")]),
@@ -77,30 +82,39 @@ fn recipes_that_cannot_be_read() {
 #[test]
 fn recipes_that_mean_nothing() {
     refused(vec![
-        changed("rank: 2", "rang: 2", &["r.ron:24:20", "unknown field `rang`", "did you mean `rank`?"]),
-        changed("MergeLora(", "MergeLoRA(", &["r.ron:33:9", "unknown value `MergeLoRA`", "did you mean `MergeLora`?"]),
-        changed("epochs: 1,", "epochs: \"one\",", &["r.ron:25:21", "expected an integer", "found `\"one\"`"]),
-        changed("base: Model(\"llm\"),", "", &["r.ron:33:9", "field `base` is missing", "add `base: …`"]),
-        changed("lr: 1e-3", "lr: nan", &["r.ron:30:", "`lr` is NaN", "above 0"]),
-        changed("adapter: Stage(\"sft\")", "adapter: Stage(\"stf\")", &["r.ron:35:", "called `stf`", "accepted: "]),
+        changed("rank: 2", "rang: 2", "rang: 2", &["unknown field `rang`", "did you mean `rank`?"]),
+        changed("MergeLora(", "MergeLoRA(", "MergeLoRA(", &["unknown value `MergeLoRA`", "did you mean `MergeLora`?"]),
+        changed("epochs: 1,", "epochs: \"one\",", "\"one\"", &["expected an integer", "found `\"one\"`"]),
+        changed("base: Model(\"llm\"),", "", "MergeLora(", &["field `base` is missing", "add `base: …`"]),
+        changed("lr: 1e-3", "lr: NaN", "NaN", &["`lr` is NaN", "above 0"]),
+        changed(
+            "adapter: Stage(\"sft\")",
+            "adapter: Stage(\"stf\")",
+            "Stage(\"stf\")",
+            &["called `stf`", "accepted: "],
+        ),
         changed(
             "llm: Stage(\"merge-lora\")",
-            "llm: Stage(\"sft\")",
-            &["r.ron:39:", "an adapter without its base", "MergeLora"],
+            "llm: /**/Stage(\"sft\")",
+            "Stage(\"sft\"),\n            text",
+            &["an adapter without its base", "MergeLora"],
         ),
-        changed("batch_size: 32,", "batch_size: 97,", &["r.ron:48:", "only 96 training records", "use at most 96"]),
+        changed("batch_size: 32,", "batch_size: 97,", "97", &["only 96 training records", "use at most 96"]),
         given(&["--set", "stages.sft.epochs"], &["--set:1:1", "there is no `=`", "write path=value"]),
         given(&["--set", "stages.sft.epohcs=1"], &["--set:1:12", "has no `epohcs`", "did you mean `epochs`?"]),
         given(&["--set", "stages.sft.epochs=many"], &["--set:1:19", "expected an integer"]),
         given(&["--set", "models.llm=Path("], &["--set:1:"]),
-        given(&["--only", "slf"], &["--only:1:1", "there is no stage `slf`", "did you mean `sft`?"]),
-        given(&["--device", "Gpu(0)"], &["--device:1:1", "no device is called `Gpu(0)`", "accepted: Auto, Flex"]),
+        given(&["--only", "sftt"], &["--only:1:1", "there is no stage `sftt`", "did you mean `sft`?"]),
+        Case::new("no device", 2, &["--device:1:1", "no device is called `Gpu(0)`", "accepted: Auto, Flex"], |bench| {
+            arguments!["check", &bench.write("r.ron", recipe(bench)), "--device", "Gpu(0)"]
+        }),
         given(&["--only", "sft", "--from", "sft"], &["--only <STAGE>", "cannot be used with", "--from <STAGE>"]),
     ]);
-    // A GPU is either not compiled in or not there.
-    if !cfg!(feature = "cuda") {
-        refused(vec![given(&["--device", "Cuda(99)"], &["--device:1:1", "Cuda(99)", "`--features cuda`"])]);
-    }
+    // A GPU is either not compiled in, which the recipe's check sees, or not there.
+    let (code, words) = if cfg!(feature = "cuda") { (1, "no such GPU") } else { (2, "`--features cuda`") };
+    refused(vec![Case::new("no such GPU", code, &["Cuda(99)", words], |bench| {
+        arguments!["run", &bench.write("r.ron", recipe(bench)), "--device", "Cuda(99)"]
+    })]);
 }
 
 #[test]

@@ -101,9 +101,6 @@ fn predictions() {
         }),
         records("cut off", &["rows.jsonl:24:", "the line is cut off"], |good| good[..good.len() - 30].to_string()),
         records("empty", &["rows.jsonl", "no usable record"], |_| String::new()),
-        records("no nodes", &["rows.jsonl", "no usable record", "1 had no nodes"], |_| {
-            r#"{"nodes": {}, "edge_index": [], "task": "t"}"#.into()
-        }),
         records("a score", &["rows.jsonl:1", "`score`", "rename it"], |good| good.replacen('{', "{\"score\": 1, ", 1)),
         records("a label", &["rows.jsonl:1", "`label`"], |good| {
             good.replacen("\"label\": 1", "\"label\": 7", 1).replacen("\"label\":1", "\"label\":7", 1)
