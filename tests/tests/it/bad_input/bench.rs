@@ -143,8 +143,11 @@ pub(super) struct Case {
     name: String,
     code: i32,
     words: Vec<String>,
-    arguments: Box<dyn Fn(&Bench) -> Vec<OsString> + Sync>,
+    arguments: Box<Prepare>,
 }
+
+/// Prepares a case's input and gives the command.
+type Prepare = dyn Fn(&Bench) -> Vec<OsString> + Sync;
 
 impl Case {
     /// `arguments` prepares the input and gives the command; the program has to end with `code` and say all of `words`.

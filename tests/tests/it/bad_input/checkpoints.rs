@@ -127,6 +127,11 @@ fn weights() {
             let at = header[TENSOR]["data_offsets"][0].as_u64().unwrap() as usize + 20;
             data[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
         }),
+        tensors("numbers that overflow", &["in/llm: it computes", "are its weights damaged"], |header, data| {
+            let range = &header["model.norm.weight"]["data_offsets"];
+            let (from, to) = (range[0].as_u64().unwrap() as usize, range[1].as_u64().unwrap() as usize);
+            data[from..to].as_chunks_mut::<4>().0.iter_mut().for_each(|value| *value = f32::MAX.to_le_bytes());
+        }),
         tensors("missing tensor", &["/llm", "missing `model.norm.weight`", "of one model?"], |header, data| {
             assert_eq!(last(header), "model.norm.weight");
             let entry = header.as_object_mut().unwrap().shift_remove("model.norm.weight").unwrap();

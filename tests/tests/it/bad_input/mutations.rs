@@ -5,10 +5,11 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use burn_models::checkpoint::Weights;
-use burn_models::decoder::DecoderConfig;
-use burn_models::encoder::BertConfig;
-use burn_models::text::{ChatTemplate, Tokenizer};
+use burn_models::decoder::{Decoder, DecoderConfig};
+use burn_models::encoder::{BertConfig, SentenceEncoder};
+use burn_models::text::{Message, Specials, SuperviseOptions, Tokenizer};
 use datasets::Split;
 use datasets::chat::ChatReader;
 use datasets::flora::ReadOptions;
@@ -17,7 +18,7 @@ use datasets::table::read_rows;
 use hearth::diagnostics::{SourceText, render};
 use hearth::recipe::Document;
 use hearth_tests::program::{copy_folder, files};
-use hearth_tests::workspace;
+use hearth_tests::{devices, workspace};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -63,8 +64,10 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Gives `count` changed versions of a file to `read`; `accepted` of them at least must be refused, or nothing was tested.
-fn mutations(path: &Path, count: u64, mut read: impl FnMut(&Path) -> bool) {
+/// Gives changed versions of a file to `read`, `HEARTH_MUTATIONS` (default 300) divided by `share`. Some of them have to be
+/// refused, or nothing was tested.
+fn mutations(path: &Path, share: u64, mut read: impl FnMut(&Path) -> bool) {
+    let count = std::env::var("HEARTH_MUTATIONS").map_or(300, |count| count.parse().unwrap()) / share;
     let good = fs::read(path).unwrap();
     assert!(read(path), "{} is not good to begin with", path.display());
     let mut refused = 0;
@@ -81,25 +84,22 @@ fn mutations(path: &Path, count: u64, mut read: impl FnMut(&Path) -> bool) {
     assert!(refused > 0, "{}: everything was accepted", path.display());
 }
 
-/// How often a file is changed.
-const COUNT: u64 = 300;
-
 #[test]
 fn data_files() {
     let bench = Bench::new();
     let flora = bench.copy(&bench.world.flora(), "flora");
     let options = ReadOptions::default();
-    mutations(&flora.join("test.jsonl"), COUNT, |path| FloraIndex::read_file(path, Split::Test, &options).is_ok());
+    mutations(&flora.join("test.jsonl"), 1, |path| FloraIndex::read_file(path, Split::Test, &options).is_ok());
     let chats = bench.copy(&bench.world.run.path("stages/01-graph-questions"), "questions").join("test.jsonl");
-    mutations(&chats, COUNT, |path| ChatReader::open(path).unwrap().all(|record| record.is_ok()));
-    mutations(&chats, COUNT, |path| read_rows(path).is_ok_and(|mut rows| rows.all(|row| row.is_ok())));
+    mutations(&chats, 1, |path| ChatReader::open(path).unwrap().all(|record| record.is_ok()));
+    mutations(&chats, 1, |path| read_rows(path).is_ok_and(|mut rows| rows.all(|row| row.is_ok())));
 }
 
 #[test]
 fn recipes() {
     let bench = Bench::new();
     let recipe = bench.write("r.ron", fs::read(workspace().join("recipes/tiny/glow.ron")).unwrap());
-    mutations(&recipe, 2 * COUNT, |path| match Document::load(path, &[], None) {
+    mutations(&recipe, 1, |path| match Document::load(path, &[], None) {
         Ok(document) => document.recipe().to_ron().is_ok(),
         Err(hearth::Error::Recipe(problems)) => {
             let mut drawn = String::new();
@@ -113,41 +113,55 @@ fn recipes() {
     let text = SourceText::new("r.ron", fs::read_to_string(&recipe).unwrap());
     let document = Document::parse(text).unwrap();
     let argument = bench.write("argument", "stages.sft.optim=AdamW(lr: 1e-4, betas: (0.9, 0.95))");
-    mutations(&argument, COUNT, |path| {
+    mutations(&argument, 1, |path| {
         let argument = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
         document.clone().set(&argument).is_ok()
     });
+}
+
+/// Whether a tokenizer can be read and does its work.
+fn works(folder: &Path) -> bool {
+    let Ok(tokenizer) = Tokenizer::from_folder(folder) else { return false };
+    let text = "Draft <|im_end|> a plan:\n\t\u{e9}\u{4e2d}\u{1f600} 12,345 don't\0";
+    let chat = [Message::user(text), Message::assistant("done")];
+    let ids = tokenizer.encode_added(text, Specials::Parse).and_then(|ids| {
+        tokenizer.encode_offsets(text, Specials::Plain)?;
+        tokenizer.encode_within(text, Specials::Plain, 3)?;
+        tokenizer.supervised_chat(&chat, None, &SuperviseOptions::default())?;
+        Ok(ids)
+    });
+    ids.is_ok_and(|ids| tokenizer.decode(&ids, false).is_ok() && tokenizer.decode(&[0, 5, u32::MAX], true).is_ok())
 }
 
 #[test]
 fn model_files() {
     let bench = Bench::new();
     let model = bench.copy(&bench.world.decoder(), "llm");
-    // Most of a file of weights is numbers, of which any is as good as another: a small one is all header.
-    let weights = model.join("model.safetensors");
-    let bytes = fs::read(&weights).unwrap();
-    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    mutations(&weights, COUNT, |path| {
-        let mut whole = fs::read(path).unwrap();
-        // The change goes into the header also where it fell into the numbers.
-        if let (Some(at), true) = (whole.iter().zip(&bytes).position(|(a, b)| a != b), whole.len() == bytes.len()) {
-            whole[at % header] ^= 1;
-            fs::write(path, &whole).unwrap();
-        }
-        Weights::open(path).is_ok()
-    });
-    mutations(&model.join("tokenizer.json"), COUNT, |_| {
-        Tokenizer::from_folder(&model).is_ok_and(|tokenizer| tokenizer.decode(&[1, 2, 3], false).is_ok())
-    });
-    mutations(&model.join("tokenizer_config.json"), COUNT, |_| Tokenizer::from_folder(&model).is_ok());
-    mutations(&model.join("config.json"), COUNT, |_| DecoderConfig::from_folder(&model).is_ok());
-    mutations(&model.join("chat_template.jinja"), COUNT, |path| {
-        fs::read_to_string(path).is_ok_and(|source| ChatTemplate::new(&source).is_ok())
-    });
+    mutations(&model.join("tokenizer.json"), 1, |_| works(&model));
+    mutations(&model.join("tokenizer_config.json"), 1, |_| works(&model));
+    mutations(&model.join("generation_config.json"), 1, |_| works(&model));
+    mutations(&model.join("chat_template.jinja"), 1, |_| works(&model));
+    mutations(&model.join("config.json"), 1, |_| DecoderConfig::from_folder(&model).is_ok());
     let encoder = bench.copy(&bench.world.encoder(), "text");
-    mutations(&encoder.join("config.json"), COUNT, |_| BertConfig::from_folder(&encoder).is_ok());
+    mutations(&encoder.join("config.json"), 1, |_| BertConfig::from_folder(&encoder).is_ok());
+    let device = devices().remove(0).1;
+    for name in ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"] {
+        mutations(&encoder.join(name), 10, |_| {
+            SentenceEncoder::from_folder(&encoder, FloatDType::F32, &device).is_ok()
+        });
+    }
+}
+
+#[test]
+fn adapter_files() {
+    let bench = Bench::new();
     let adapter = bench.copy(&bench.world.adapter(), "lora");
-    mutations(&adapter.join("adapter_config.json"), COUNT, |_| burn_lora::read_config(&adapter).is_ok());
+    mutations(&adapter.join("adapter_config.json"), 1, |_| burn_lora::read_config(&adapter).is_ok());
+    // A small file: half of it is header.
+    let weights = adapter.join("adapter_model.safetensors");
+    mutations(&weights, 1, |path| Weights::open(path).is_ok());
+    let model = Decoder::from_folder(&bench.world.decoder(), FloatDType::F32, &devices().remove(0).1).unwrap();
+    mutations(&weights, 3, |_| model.clone().load_adapter(&adapter).is_ok());
 }
 
 /// The Parquet library may panic on damaged files; ours says so as an error.
@@ -159,7 +173,7 @@ fn tables() {
     let mut writer = datasets::table::EmbeddingWriter::create(&table, 2).unwrap();
     writer.write(&texts, &vec![0.5; 2 * texts.len()]).unwrap();
     writer.finish().unwrap();
-    mutations(&table, COUNT, |path| read_rows(path).is_ok_and(|mut rows| rows.all(|row| row.is_ok())));
+    mutations(&table, 1, |path| read_rows(path).is_ok_and(|mut rows| rows.all(|row| row.is_ok())));
 }
 
 /// A run folder with any one file changed can still be reported on or refused.
@@ -179,6 +193,6 @@ fn run_folders() {
         .into_iter()
         .filter(|file| ["manifest.json", "metrics.jsonl", "scores-best.jsonl"].iter().any(|name| file.ends_with(name)))
     {
-        mutations(&run.join(&file), COUNT / 30, |_| read(&file));
+        mutations(&run.join(&file), 30, |_| read(&file));
     }
 }

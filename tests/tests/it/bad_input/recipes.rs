@@ -121,6 +121,13 @@ fn recipes_that_mean_nothing() {
 fn recipes_out_of_proportion() {
     refused(vec![
         given(&["--set", "models.llm.hidden_size=1000000000000"], &["`hidden_size`", "1000000000000", "between 1 and"]),
+        given(
+            &[
+                "--set",
+                "models.llm=Init(Decoder(hidden_size: 65536, intermediate_size: 1048576, num_hidden_layers: 999, head_dim: 1024))",
+            ],
+            &["--set:1:12", "billion parameters", "at most 20 billion"],
+        ),
         given(&["--set", "models.text.num_hidden_layers=0"], &["`num_hidden_layers`", "0", "between 1 and"]),
         given(
             &["--set", "data.flora.workflows=100000000000"],

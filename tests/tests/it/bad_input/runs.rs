@@ -240,7 +240,8 @@ fn damaged_stages() {
     assert!(finished.words().contains("06-glow-eval/manifest.json:"), "{}", finished.stderr);
     assert_eq!(json(&manifest)["metrics"], before["metrics"]);
 
-    let cases: [(&str, fn(&Path), &str, &[&str]); 4] = [
+    type Damage = (&'static str, fn(&Path), &'static str, &'static [&'static str]);
+    let cases: [Damage; 4] = [
         ("stages/04-embed/index/index.safetensors", flip, "glow-train", &["its checksum does not fit"]),
         ("stages/04-embed/embeddings.safetensors", |path| cut(path, 900), "glow-train", &[]),
         ("stages/05-glow-train/best/model.safetensors", |path| cut(path, 900), "glow-eval", &["truncated"]),
