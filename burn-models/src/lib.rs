@@ -10,6 +10,8 @@ mod error;
 pub mod generate;
 pub mod glow;
 pub mod mlp;
+mod shield;
 pub mod text;
 
 pub use error::{Error, Result, ShapeMismatch};
+pub use shield::shield;

@@ -4,7 +4,7 @@ use super::folder::{self, Folder};
 use super::guard::Guard;
 use super::template::ChatTemplate;
 use crate::checkpoint::write_atomic;
-use crate::{Error, Result};
+use crate::{Error, Result, shield};
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json};
 use std::ops::Range;
@@ -67,7 +67,7 @@ impl Tokenizer {
     pub(super) fn from_files(files: Folder) -> Result<Self> {
         let path = files.path.join(folder::TOKENIZER);
         let broken = |problem: String| Error::Tokenizer { path: path.clone(), problem };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&files.tokenizer).map_err(|e| broken(e.to_string()))?;
+        let mut inner = careful(|| tokenizers::Tokenizer::from_bytes(&files.tokenizer)).map_err(broken)?;
         inner.with_truncation(None).map_err(|e| broken(e.to_string()))?;
         inner.with_padding(None);
         add_listed_tokens(&mut inner, &files)?;
@@ -159,8 +159,8 @@ impl Tokenizer {
             Specials::Parse => self.inner.get_added_vocabulary(),
             Specials::Plain => &self.plain,
         };
-        let pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
-        self.tokenize(pieces, offsets).map_err(|e| self.failure(e))
+        let work = || self.tokenize(added.extract_and_normalize(self.inner.get_normalizer(), text), offsets);
+        careful(work).map_err(|problem| self.failure(problem))
     }
 
     fn tokenize(&self, mut pieces: PreTokenizedString, offsets: OffsetType) -> tokenizers::Result<Encoding> {
@@ -175,11 +175,11 @@ impl Tokenizer {
     }
 
     fn surround(&self, encoding: Encoding) -> Result<Encoding> {
-        self.inner.post_process(encoding, None, true).map_err(|e| self.failure(e))
+        careful(|| self.inner.post_process(encoding, None, true)).map_err(|problem| self.failure(problem))
     }
 
-    fn failure(&self, error: tokenizers::Error) -> Error {
-        Error::Tokenizer { path: self.files.path.join(folder::TOKENIZER), problem: error.to_string() }
+    fn failure(&self, problem: String) -> Error {
+        Error::Tokenizer { path: self.files.path.join(folder::TOKENIZER), problem }
     }
 
     /// Where special tokens stand in a text: byte range and id, in order.
@@ -203,7 +203,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] where the decoder of `tokenizer.json` fails.
     pub fn decode_exact(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|e| self.failure(e))
+        careful(|| self.inner.decode(ids, skip_special)).map_err(|problem| self.failure(problem))
     }
 
     /// [`Tokenizer::decode_exact`] as the `transformers` library does it: spaces before punctuation are removed where
@@ -375,6 +375,14 @@ impl Tokenizer {
             Some(template) => write(folder::TEMPLATE, template.as_bytes()),
             None => Ok(()),
         }
+    }
+}
+
+/// Runs code of the tokenizer library, which may panic on settings that cannot be.
+fn careful<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match shield(work) {
+        Some(result) => result.map_err(|e| e.to_string()),
+        None => Err("it is damaged, or has a form that cannot be read".into()),
     }
 }
 

@@ -10,7 +10,6 @@ use polars::prelude::{
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Cursor, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -97,10 +96,10 @@ pub(super) fn write_json_lines(path: &Path, json: &[u8], output: impl Write) -> 
 
 /// Runs code of the Parquet library: it may panic on damaged files.
 pub(super) fn guard<T>(path: &Path, work: impl FnOnce() -> PolarsResult<T>) -> Result<T> {
-    let detail = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the table is damaged, or has a form that cannot be read".to_owned(),
+    let detail = match burn_models::shield(work) {
+        Some(Ok(value)) => return Ok(value),
+        Some(Err(error)) => error.to_string(),
+        None => "the table is damaged, or has a form that cannot be read".to_owned(),
     };
     Err(Error::Parquet { path: path.to_path_buf(), detail })
 }

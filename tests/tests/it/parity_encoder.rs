@@ -52,14 +52,16 @@ fn cases() -> Vec<Case> {
         let lines = folder.join("sentences.jsonl");
         lines.exists().then(|| json_lines(&lines).iter().map(|row| text(&row["text"])).collect())
     };
-    fixture_folders("sentence encoders", |f| f.join("expected.safetensors").exists() && texts(f).is_some())
+    // Without texts and tokenizer, the numbers alone can still be compared.
+    let is_encoder = |f: &Path| texts(f).is_some() || f.join("model/1_Pooling").is_dir();
+    fixture_folders("sentence encoders", |f| f.join("expected.safetensors").exists() && is_encoder(f))
         .into_iter()
         .filter_map(|folder| {
             let meta = folder.join("meta.json");
             Some(Case {
                 name: folder.file_name().unwrap().to_string_lossy().into_owned(),
                 model: model_of(&folder)?,
-                texts: texts(&folder)?,
+                texts: texts(&folder).unwrap_or_default(),
                 expected: Tensors::open(folder.join("expected.safetensors")),
                 meta: if meta.exists() { json(&meta) } else { serde_json::Value::Null },
             })
@@ -83,6 +85,10 @@ fn tokens(case: &Case, name: &str) -> Vec<Vec<i64>> {
 #[test]
 fn embeddings() {
     each(|case, device, what| {
+        if case.texts.is_empty() {
+            println!("skipped: embeddings of {} (its texts are not there)", case.name);
+            return;
+        }
         let encoder = SentenceEncoder::from_folder(&case.model, FloatDType::F32, device).unwrap();
         let (shape, expected) = case.expected.f32("embeddings");
         for budget in [2048, 1] {
@@ -109,7 +115,7 @@ fn embeddings() {
 
 #[test]
 fn token_ids() {
-    for case in cases().iter().filter(|case| case.expected.has("input_ids")) {
+    for case in cases().iter().filter(|case| case.expected.has("input_ids") && !case.texts.is_empty()) {
         let encoder = SentenceEncoder::from_folder(&case.model, FloatDType::F32, &Device::flex()).unwrap();
         if let Some(max) = case.meta["max_seq_length"].as_u64() {
             assert_eq!(encoder.max_seq_length() as u64, max, "{}", case.name);
@@ -162,7 +168,7 @@ fn hidden_states() {
             let got = values(encoder.pooler_output(last).unwrap());
             assert_close(&format!("{what}: pooler_output"), &got, &file.f32("pooler_output").1, EMBEDDING);
         }
-        assert_eq!(shape[0], case.texts.len());
+        assert!(case.texts.is_empty() || shape[0] == case.texts.len());
     });
 }
 
@@ -240,7 +246,7 @@ fn contrastive_gradients() {
 #[test]
 fn narrow_weights() {
     each(|case, device, what| {
-        if !device.supports_dtype(FloatDType::BF16) || !case.expected.has("input_ids") {
+        if case.texts.is_empty() || !device.supports_dtype(FloatDType::BF16) || !case.expected.has("input_ids") {
             return;
         }
         let wide = SentenceEncoder::from_folder(&case.model, FloatDType::F32, device).unwrap();
@@ -256,6 +262,9 @@ fn narrow_weights() {
 #[test]
 fn saved_and_read_again() {
     each(|case, device, what| {
+        if case.texts.is_empty() {
+            return;
+        }
         let encoder = SentenceEncoder::from_folder(&case.model, FloatDType::F32, device).unwrap();
         let dir = tempfile::tempdir().unwrap();
         encoder.save(dir.path()).unwrap();

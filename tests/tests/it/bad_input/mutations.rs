@@ -17,6 +17,7 @@ use datasets::index::FloraIndex;
 use datasets::table::read_rows;
 use hearth::diagnostics::{SourceText, render};
 use hearth::recipe::Document;
+use hearth::run::{EmbeddedData, PredictorFile};
 use hearth_tests::program::{copy_folder, files};
 use hearth_tests::{devices, workspace};
 use rand::{RngExt, SeedableRng};
@@ -162,6 +163,28 @@ fn adapter_files() {
     mutations(&weights, 1, |path| Weights::open(path).is_ok());
     let model = Decoder::from_folder(&bench.world.decoder(), FloatDType::F32, &devices().remove(0).1).unwrap();
     mutations(&weights, 3, |_| model.clone().load_adapter(&adapter).is_ok());
+}
+
+/// What stages leave for others.
+#[test]
+fn stage_files() {
+    let bench = Bench::new();
+    let device = devices().remove(0).1;
+    let embedded = bench.copy(&bench.world.run.path("stages/04-embed"), "embed");
+    for name in ["embed.json", "embeddings.safetensors", "index/index.safetensors"] {
+        mutations(&embedded.join(name), 1, |_| {
+            let loaded = EmbeddedData::load(&embedded);
+            EmbeddedData::info(&embedded).is_ok() && loaded.is_ok()
+        });
+    }
+    let data = EmbeddedData::load(&embedded).unwrap();
+    let predictor = bench.copy(&bench.world.run.path("stages/05-glow-train/best"), "best");
+    for name in ["predictor.json", "model.safetensors"] {
+        mutations(&predictor.join(name), 6, |_| {
+            let loaded = PredictorFile::load(&predictor, &device);
+            loaded.is_ok_and(|stored| stored.score(data.clone(), Split::Test, 64, &device).is_ok())
+        });
+    }
 }
 
 /// The Parquet library may panic on damaged files; ours says so as an error.

@@ -54,6 +54,17 @@ fn tokenizers() {
         text("an empty object", &["Model missing"], "{}"),
         text("too large", &["larger than 67108864 bytes"], vec![b' '; (64 << 20) + 1]),
         text("too deep", &["line 1 column"], "{\"model\": ".repeat(100_000)),
+        // The library panics here.
+        decoder(
+            "cut off in its decoder",
+            &["llm/tokenizer.json", "damaged, or has a form that cannot be read"],
+            |model| {
+                let path = model.join(TOKENIZER);
+                let decoder = fs::read_to_string(&path).unwrap().rfind("\"decoder\"").unwrap();
+                cut(&path, decoder + 14);
+            },
+        ),
+        tokenizer("an unknown decoder", &["line 1 column"], |t| t["decoder"] = json!({ "type": "Unheard" })),
         tokenizer("a merge of nothing", &["`zzzz`", "out of vocabulary"], |t| {
             t["model"]["merges"][0] = json!(["q", "zzzz"])
         }),
