@@ -89,6 +89,10 @@ fn decoder(report: &mut Report, place: &Place, init: &DecoderInit) {
 fn encoder(report: &mut Report, place: &Place, init: &EncoderInit) {
     let made = init.config(1);
     match made.validate() {
+        Ok(()) if made.max_position_embeddings < 3 => {
+            let message = "two tokens mark the ends of a text: `max_position_embeddings` has to be at least 3";
+            report.add(&place.at("max_position_embeddings"), message);
+        }
         Ok(()) => {
             let (width, inner) = (made.hidden_size as u64, made.intermediate_size as u64);
             parameters(report, place, made.num_hidden_layers as u64 * width * (4 * width + 2 * inner));

@@ -28,6 +28,15 @@ pub(super) fn check(report: &mut Report) {
                     batch(report, &place, "sequences_per_step", stage.sequences_per_step, questions, "questions");
                 }
             }
+            Stage::Embed(embed) => {
+                let (Source::Data(key), Some(data)) = (&embed.data, synthetic(recipe, &embed.data)) else { continue };
+                for (split, count) in [("train", data.train), ("val", data.val), ("test", data.test)] {
+                    if count == 0 {
+                        let message = format!("`{split}` is 0, but stage `{}` reads all three splits", stage.name());
+                        report.add(&Place::of("data").key(key).at(split), message);
+                    }
+                }
+            }
             Stage::GlowTrain(stage) => {
                 let Some(Stage::Embed(Embed { data, .. })) = earlier(recipe, index, &stage.embeddings) else {
                     continue;

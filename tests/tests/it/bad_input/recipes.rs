@@ -142,6 +142,8 @@ fn recipes_out_of_proportion() {
         given(&["--set", "stages.glow-train.model.hidden_dim=10000000"], &["`hidden_dim`", "10000000 is above"]),
         given(&["--set", "stages.glow-train.model.fusion.layers=1000000"], &["`layers`", "1000000 is above"]),
         given(&["--set", "stages.sft.optim.lr=-1"], &["`lr` is -1", "above 0"]),
+        given(&["--set", "data.flora.val=0"], &["--set:1:16", "`val` is 0, but stage `embed` reads all three splits"]),
+        given(&["--set", "models.text.max_position_embeddings=2"], &["--set:1:", "has to be at least 3"]),
         given(&["--set", "stages.sft.epochs=0"], &["`epochs` is 0", "at least 1"]),
         given(&["--set", "name=../../outside"], &["../../outside", "contains '/'", "it becomes a folder"]),
     ]);
