@@ -70,7 +70,8 @@ impl Context {
             View::new(at, until.clone(), tiles)
         };
         let first = sizes.past as i32;
-        let all = Queries { columns: None, angles: turned.clone(), view: view((first..first + length as i32).collect()) };
+        let all =
+            Queries { columns: None, angles: turned.clone(), view: view((first..first + length as i32).collect()) };
         let wanted = wanted.map(|columns| {
             let at: Vec<i32> = columns.iter().map(|c| *c as i32).collect();
             let columns = Tensor::<1, Int>::from_data(TensorData::new(at.clone(), [at.len()]), &device);

@@ -59,7 +59,11 @@ impl Decoder {
         }
         if let (true, Some(gradient)) = (embeds, above) {
             let gradients = (embedded * Tensor::from_inner(gradient)).sum().backward();
-            merge(&mut total, GradientsParams::from_grads(gradients, &self.model.embed_tokens), &self.model.embed_tokens);
+            merge(
+                &mut total,
+                GradientsParams::from_grads(gradients, &self.model.embed_tokens),
+                &self.model.embed_tokens,
+            );
         }
         total
     }

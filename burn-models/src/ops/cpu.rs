@@ -3,9 +3,9 @@
 //! Each loop is compiled for several instruction sets, of which the processor's best is taken at run time, and runs on all
 //! threads. Results do not depend on the number of threads: a row is summed by one thread, in a fixed order.
 
+use burn::tensor::Tensor;
 #[cfg(feature = "flex")]
 use burn::tensor::{DType, Device, TensorData};
-use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 /// Compiles a function for the baseline of the processor's family and for newer ones, and takes the best at run time.
@@ -152,12 +152,14 @@ pub(super) fn exponentials(matrix: &mut [f32], width: usize, mask: &Mask) -> (Ve
     let (mut largest, mut sums) = (vec![0.0; rows], vec![1.0; rows]);
     let tall = rows_per_task(width);
     let results = largest.par_chunks_mut(tall).zip(sums.par_chunks_mut(tall));
-    matrix.par_chunks_mut((tall * width).max(1)).zip(results).enumerate().for_each(|(task, (part, (largest, sums)))| {
-        for (i, row) in part.chunks_exact_mut(width).enumerate() {
-            mask.add(task * tall + i, row);
-            (largest[i], sums[i]) = exponentials_of(row);
-        }
-    });
+    matrix.par_chunks_mut((tall * width).max(1)).zip(results).enumerate().for_each(
+        |(task, (part, (largest, sums)))| {
+            for (i, row) in part.chunks_exact_mut(width).enumerate() {
+                mask.add(task * tall + i, row);
+                (largest[i], sums[i]) = exponentials_of(row);
+            }
+        },
+    );
     (largest, sums)
 }
 
@@ -187,14 +189,16 @@ pub(super) fn softmax_gradients(
 ) {
     let tall = rows_per_task(width);
     let size = (tall * width).max(1);
-    scores.par_chunks_mut(size).zip(gradient.par_chunks_mut(size)).enumerate().for_each(|(task, (scores, gradient))| {
-        let rows = scores.chunks_exact_mut(width).zip(gradient.chunks_exact_mut(width));
-        for (i, (x, g)) in rows.enumerate() {
-            let row = task * tall + i;
-            mask.add(row, x);
-            softmax_gradients_of(x, g, normalisers[row], deltas[row]);
-        }
-    });
+    scores.par_chunks_mut(size).zip(gradient.par_chunks_mut(size)).enumerate().for_each(
+        |(task, (scores, gradient))| {
+            let rows = scores.chunks_exact_mut(width).zip(gradient.chunks_exact_mut(width));
+            for (i, (x, g)) in rows.enumerate() {
+                let row = task * tall + i;
+                mask.add(row, x);
+                softmax_gradients_of(x, g, normalisers[row], deltas[row]);
+            }
+        },
+    );
 }
 
 versions! {

@@ -79,7 +79,9 @@ impl Function for RmsNorm {
         let norm = |x: &mut [f32]| cpu::read(&weight, |w| cpu::rms_norm(x, w, self.epsilon as f32));
         let x = if weight.dtype() == dtype { cpu::update(x, norm) } else { Err(x) };
         let (value, scales) = match x {
-            Ok((value, scales)) => (value, Tensor::from_data(burn::tensor::TensorData::new(scales, [rows, 1]), &device)),
+            Ok((value, scales)) => {
+                (value, Tensor::from_data(burn::tensor::TensorData::new(scales, [rows, 1]), &device))
+            }
             Err(x) => {
                 let (x, scales) = self.scales(x);
                 ((x * scales.clone()).cast(dtype) * weight.unsqueeze(), scales)
@@ -111,11 +113,8 @@ impl Function for RmsNorm {
                     cpu::read(&weight, |w| cpu::read(&scales, |scales| cpu::rms_norm_gradient(x, w, scales, g)))
                 });
             };
-            let gradient = if cpu::is_flex(&x) && weight.dtype() == dtype {
-                cpu::update(gradient, fused)
-            } else {
-                Err(gradient)
-            };
+            let gradient =
+                if cpu::is_flex(&x) && weight.dtype() == dtype { cpu::update(gradient, fused) } else { Err(gradient) };
             let d_x = match gradient {
                 Ok((d_x, ())) => d_x,
                 Err(gradient) => {

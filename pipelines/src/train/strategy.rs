@@ -304,7 +304,7 @@ impl Window {
 
 impl Scores {
     /// Brings the values to the host, together with one more: the only synchronisation of a step.
-    fn read<M: Task>(&mut self, extra: Option<Tensor<1>>) -> Option<f64> {
+    pub fn read<M: Task>(&mut self, extra: Option<Tensor<1>>) -> Option<f64> {
         let device = self.device.take()?;
         let count = device.dims()[0];
         let joined = match &extra {

@@ -16,6 +16,7 @@ mod glow_properties;
 mod glow_settings;
 mod gnn_properties;
 mod learners;
+mod ops_properties;
 mod parity_decoder;
 mod parity_encoder;
 mod parity_glow;
