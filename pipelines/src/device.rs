@@ -35,6 +35,16 @@ impl DeviceSpec {
         }
     }
 
+    /// Whether the device compiles and tunes kernels while it runs, so that a first step is not like the others.
+    pub fn is_compiled(self) -> bool {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Auto => cuda_count() > 0,
+            Self::Cuda(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether models can compute in `dtype` on the device.
     pub fn supports(self, dtype: Dtype) -> bool {
         !(self == Self::Ndarray && dtype == Dtype::Bf16)

@@ -17,6 +17,7 @@
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
+//! | [`bench`] | speed and memory, beside the usual way in Python |
 //! | [`device`] | the only place that knows which devices there are |
 //! | [`cli`] | the command line and exit codes |
 //!
@@ -37,6 +38,7 @@
 //!   seed each). On small real-text data neither is reliably better.
 //! - **Patience counts evaluations** and stops when it is used up. The published rule counts epochs and stops one later.
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod device;

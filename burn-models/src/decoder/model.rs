@@ -112,6 +112,11 @@ impl Decoder {
         x.reshape([batch * length, width]).select(0, index(places, &input.ids.device()))
     }
 
+    /// How many attention scores of one head a pass over `input` computes in a layer that computes all places.
+    pub fn scores(&self, input: &DecoderInput) -> usize {
+        input.dims()[0] * self.context(input).all.view.scores()
+    }
+
     /// Final hidden states `[B, L, D]`, after the final norm: what the output head reads.
     pub fn forward_hidden(&self, input: &DecoderInput) -> Tensor<3> {
         self.model.norm.forward(self.forward_raw(input))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::{Case, Size};
 use crate::device::DeviceSpec;
 use crate::recipe::{Dtype, MergeDtype};
 use crate::{Error, Result};
@@ -45,6 +46,8 @@ pub enum Command {
     /// Use a trained GLOW predictor
     #[command(subcommand)]
     Glow(GlowCommand),
+    /// Measure speed and memory, beside the usual way in Python if there is one at hand
+    Bench(BenchArgs),
 }
 
 /// A recipe with the changes that the command line makes to it.
@@ -234,6 +237,35 @@ fn temperature(text: &str) -> std::result::Result<f64, String> {
 fn share(text: &str) -> std::result::Result<f64, String> {
     let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
     value.ok_or_else(|| "expected a number above 0 and up to 1".to_owned())
+}
+
+/// `hearth bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure; without, everything
+    #[arg(value_enum, value_name = "CASE")]
+    pub cases: Vec<Case>,
+    /// How large the work is
+    #[arg(long, value_enum, default_value_t = Size::default())]
+    pub size: Size,
+    /// A Python with torch, transformers and peft, to do the same work the usual way
+    #[arg(long, value_name = "PYTHON")]
+    pub twin: Option<PathBuf>,
+    /// The script that the Python runs
+    #[arg(long, value_name = "FILE", default_value = "tests/reference/bench.py")]
+    pub reference: PathBuf,
+    /// What the device can do at most, in TFLOP/s, to show the share that is used
+    #[arg(long, value_name = "N")]
+    pub peak_tflops: Option<f64>,
+    /// Print a list of JSON objects
+    #[arg(long)]
+    pub json: bool,
+    /// What to compute with.
+    #[command(flatten)]
+    pub compute: Compute,
+    /// Run one case in this process and leave its figures in a folder.
+    #[arg(long, hide = true)]
+    pub child: Option<PathBuf>,
 }
 
 /// `hearth lora`.

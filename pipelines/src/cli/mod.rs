@@ -53,6 +53,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Generate(args) => commands::generate(&args),
         Command::Lora(LoraCommand::Merge(args)) => commands::merge(&args),
         Command::Glow(GlowCommand::Predict(args)) => commands::predict(&args),
+        Command::Bench(args) => crate::bench::bench(&args),
     }
 }
 
@@ -95,7 +96,7 @@ fn show(error: &Error) {
 }
 
 /// Writes to standard output.
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
