@@ -79,7 +79,7 @@ pub enum Reduce {
     /// All triplets of the group.
     #[default]
     Valid,
-    /// Those with a loss above 0.
+    /// Those with a loss above 0 (above 1e-6, so that rounding does not decide).
     Active,
 }
 

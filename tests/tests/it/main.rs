@@ -11,6 +11,7 @@ mod decoder_files;
 mod decoder_properties;
 mod end_to_end;
 mod eval_metrics;
+mod glow_contrast;
 mod glow_examples;
 mod glow_properties;
 mod glow_settings;
