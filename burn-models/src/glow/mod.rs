@@ -40,7 +40,8 @@ pub use config::{
     FusionConfig, GlowConfig, GraphConfig, Head, Regression, RegressionLoss, RegressionOutput, RegressionTarget,
 };
 pub use contrast::{
-    Anchors, ContrastConfig, ContrastForm, ContrastGroups, ContrastToken, Distance, Grouping, Reduce, TaskNorm, contrast,
+    Anchors, ContrastConfig, ContrastForm, ContrastGroups, ContrastToken, Distance, Grouping, Reduce, TaskNorm,
+    contrast,
 };
 pub use fusion::{FusionEncoder, FusionEncoderConfig, FusionLayer, SelfAttention};
 pub use loss::{GlowLoss, classification_loss, regression_loss};

@@ -34,9 +34,8 @@ pub(super) fn warm_up(
         let tasks = vec![0; pool.len()];
         Epochs::new(tasks, warmup.batch_size, drop_last, Sampler::Shuffle, stream(seed, name, &[]))
     };
-    let batches = |pool, epochs, steps| {
-        WarmupBatches::new(train.workflows.clone(), pool, train.tables.clone(), epochs, steps)
-    };
+    let batches =
+        |pool, epochs, steps| WarmupBatches::new(train.workflows.clone(), pool, train.tables.clone(), epochs, steps);
     let train_epochs = epochs(&pool, true, "warmup data")?;
     let steps_per_epoch = train_epochs.per_epoch();
     let valid_pool = distinct(valid);

@@ -2,9 +2,7 @@
 
 use burn::tensor::Device;
 use burn_gnn::Graph;
-use burn_models::glow::{
-    ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowRecord, GlowTables, GlowWorkflow, Head,
-};
+use burn_models::glow::{ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowRecord, GlowTables, GlowWorkflow, Head};
 use hearth_tests::{assert_close, devices, values};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -10,8 +10,8 @@ use burn::tensor::{Device, FloatDType, Gradients, Tensor};
 use burn_gnn::{Graph, adjacency_loss};
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
 use burn_models::glow::{
-    ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord,
-    GlowTables, GlowWorkflow, WarmupBatch, original_name,
+    ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow, WarmupBatch,
+    original_name,
 };
 use hearth_tests::{Tensors, assert_close, devices, fixture_folders, json, max_abs, values};
 use std::collections::BTreeMap;

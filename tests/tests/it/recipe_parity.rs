@@ -63,7 +63,8 @@ fn parity_decides_what_is_left_open() {
 
     // What is printed says the same without the word, and again with it.
     let printed = document.recipe().to_ron().unwrap();
-    for line in ["parity: true", "truncation: Right", "identical_layer_init: true", "sampling: Records", "replay: true"] {
+    for line in ["parity: true", "truncation: Right", "identical_layer_init: true", "sampling: Records", "replay: true"]
+    {
         assert!(printed.contains(line), "{line}:\n{printed}");
     }
     let again = self::document(&printed, &[]);
@@ -91,7 +92,12 @@ fn what_contradicts_it_is_refused_where_it_stands() {
     for (stage, field, line, words) in [
         ("GraphQuestions(", "test_workflows: 50, ", 7, "`test_workflows` is 50, but `parity: true` stands for 200"),
         ("GraphQuestions(", "strict_test_count: false, ", 7, "`strict_test_count` is false"),
-        ("GraphQuestions(", "answer_style: Tagged, ", 7, "`answer_style` is Tagged, but `parity: true` stands for Bare"),
+        (
+            "GraphQuestions(",
+            "answer_style: Tagged, ",
+            7,
+            "`answer_style` is Tagged, but `parity: true` stands for Bare",
+        ),
         ("Embed(", "node_render: Json, ", 10, "`node_render` is Json"),
         ("Embed(", "truncation: KeepSuffix, ", 10, "`truncation` is KeepSuffix, but `parity: true` stands for Right"),
         ("GlowTrain(", "inputs: Standardize, ", 11, "`inputs` is Standardize"),

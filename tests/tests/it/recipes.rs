@@ -679,6 +679,14 @@ fn recipes_that_need_nothing_pass_the_check() {
     assert_eq!(output.status.code(), Some(0), "{}", words(&output));
 }
 
+/// Those that need models, data or devices that are not here pass but for that.
+#[test]
+fn every_shipped_recipe_passes_the_check_for_elsewhere() {
+    for path in shipped() {
+        Document::open(&path).unwrap().check_elsewhere().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
 #[test]
 fn check_prints_a_recipe_that_can_be_checked() {
     let folder = folder();

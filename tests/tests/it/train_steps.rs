@@ -272,9 +272,8 @@ fn an_evaluation_is_summed_up() {
         let options = FitOptions { eval_every: Some(25), select_by: "worst", ..options() };
         let fitted = run(&device, dir.path(), Sums { len: 25, ..Sums::default() }, options).unwrap();
         let valid = Sums { len: 2, ..Sums::default() };
-        let errors: Vec<f32> = (0..2)
-            .flat_map(|i| hearth_tests::values(fitted.model.errors(valid.batch(i, &device).unwrap())))
-            .collect();
+        let errors: Vec<f32> =
+            (0..2).flat_map(|i| hearth_tests::values(fitted.model.errors(valid.batch(i, &device).unwrap()))).collect();
         let worst = f64::from(errors.iter().copied().fold(0.0, f32::max));
         let rows = MetricsLog::read(dir.path()).unwrap();
         let logged = |of: &str| {

@@ -116,9 +116,7 @@ impl ContrastGroups {
         }
         let plan = match (classes.is_empty(), config.form, config.distance) {
             (true, ..) => None,
-            (false, ContrastForm::BatchMean, Distance::Cosine) => {
-                Some(sums(&members, &classes, labels.len(), device))
-            }
+            (false, ContrastForm::BatchMean, Distance::Cosine) => Some(sums(&members, &classes, labels.len(), device)),
             (false, form, _) => Some(pairs(&classes, num_tasks, form, seed, device)?),
         };
         Ok(Self { config: config.clone(), counted_tasks, active_tasks, num_tasks, plan })
@@ -168,7 +166,9 @@ impl Compare {
     fn gaps(&self, x: Tensor<2>, terms: usize, config: &ContrastConfig) -> Tensor<1> {
         let (positive, negative, of_positive, of_negative) = match self {
             Self::Sums(sums) => return sums.gaps(unit(x)),
-            Self::Pairs { positive, negative, of_positive, of_negative } => (positive, negative, of_positive, of_negative),
+            Self::Pairs { positive, negative, of_positive, of_negative } => {
+                (positive, negative, of_positive, of_negative)
+            }
         };
         let x = if config.distance == Distance::Cosine { unit(x) } else { x };
         let to_positive = positive.distances(x.clone(), config.distance);
