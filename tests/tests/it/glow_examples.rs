@@ -4,6 +4,8 @@ use burn::module::{Module, Param};
 use burn::nn::LayerNormConfig;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_gnn::{AdjacencyTarget, BilinearConfig, GatConvConfig, Graph, GraphBatch, Pool, SelfLoops, adjacency_loss};
+use burn_lora::{LoraConfig, LoraLinear};
+use burn_models::encoder::{Pooling, normalize};
 use burn_models::glow::{
     Anchors, ContrastConfig, ContrastForm, ContrastGroups, GlowConfig, Reduce, Regression, RegressionLoss,
     RegressionOutput, TaskNorm, classification_loss, contrast, regression_loss,
@@ -258,6 +260,32 @@ fn adjacency_by_hand() {
         let loss = adjacency_loss(logits, &target);
         assert_close(&name, &values(loss.clone()), &[0.5596395, 4.116437], 1e-5);
         assert_close(&name, &values(loss.mean()), &[2.3380382], 1e-5);
+    }
+}
+
+#[test]
+fn merge_by_hand() {
+    for (name, device) in devices() {
+        // Our matrices are [in, out]: those of the example transposed.
+        let mut linear = LoraLinear::new(Param::from_tensor(matrix(&[[1.0, 3.0], [2.0, 4.0]], &device)), None);
+        let config = LoraConfig { rank: 1, alpha: 4.0, dropout: 0.0, ..LoraConfig::default() };
+        linear.attach(&config, 0, "example");
+        let adapter = linear.lora.as_mut().unwrap();
+        adapter.lora_a = Param::from_tensor(vector(&[1.0, -1.0], &device).reshape([2, 1]));
+        adapter.lora_b = Param::from_tensor(vector(&[0.5, 2.0], &device).reshape([1, 2]));
+        linear.merge();
+        assert_eq!(values(linear.weight.val()), [3.0, 11.0, 0.0, -4.0], "{name}");
+    }
+}
+
+#[test]
+fn pooling_by_hand() {
+    for (name, device) in devices() {
+        let hidden = matrix(&[[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]], &device).reshape([1, 3, 2]);
+        let mask = vector(&[1.0, 1.0, 0.0], &device).reshape([1, 3]).bool();
+        let mean = Pooling::Mean.apply(hidden, Some(mask));
+        assert_close(&name, &values(mean.clone()), &[2.0, 1.0], 1e-6);
+        assert_close(&name, &values(normalize(mean)), &[0.894427, 0.447214], 1e-6);
     }
 }
 

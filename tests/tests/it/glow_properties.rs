@@ -1,13 +1,16 @@
 //! What must not change the predictor's numbers.
 
 use burn::tensor::Device;
-use burn_gnn::Graph;
-use burn_models::glow::{ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowRecord, GlowTables, GlowWorkflow, Head};
+use burn_gnn::{AdjacencyTarget, Graph, adjacency_loss};
+use burn_models::glow::{
+    ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowRecord, GlowTables, GlowWorkflow, Head, Regression,
+    RegressionLoss, RegressionOutput, classification_loss, regression_loss,
+};
 use hearth_tests::{assert_close, devices, values};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::gnn_properties::{eighths, graph, shuffled, tensor};
+use super::gnn_properties::{eighths, f32s, graph, shuffled, tensor};
 
 /// Random tables, workflows and records for a whole predictor.
 #[derive(Debug, Clone)]
@@ -93,6 +96,99 @@ proptest! {
                 let alone = Data { records: vec![*record], ..data.clone() };
                 assert_close(&name, &run(&alone.batch(Dedup::Share, &device)).0, &logits[i..=i], 1e-5);
             }
+        }
+    }
+}
+
+/// A number's derivative by finite differences of a function of all of them, in f64; `None` at a kink.
+fn slopes(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Option<Vec<f64>> {
+    let h = 1e-6;
+    let here = f(x);
+    (0..x.len())
+        .map(|i| {
+            let step = |h: f64| {
+                let mut x = x.to_vec();
+                x[i] += h;
+                f(&x)
+            };
+            let (right, left) = ((step(h) - here) / h, (here - step(-h)) / h);
+            ((right - left).abs() < 1e-4).then_some((right + left) / 2.0)
+        })
+        .collect()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn cross_entropy(x: f64, y: f64) -> f64 {
+    -y * sigmoid(x).ln() - (1.0 - y) * (1.0 - sigmoid(x)).ln()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn gradients_of_prediction_losses_match_differences(
+        rows in vec((-3.0..3.0f64, 0.0..1.0f64), 1..8), limit in 0.1..1.0f64, kind in 0..4u8, identity in any::<bool>(),
+    ) {
+        let (x, y): (Vec<f64>, Vec<f64>) = rows.into_iter().unzip();
+        let loss = [RegressionLoss::Mse, RegressionLoss::Huber(limit), RegressionLoss::SmoothL1(limit)];
+        let loss = loss.get(kind as usize).copied();
+        let output = if identity { RegressionOutput::Identity } else { RegressionOutput::Sigmoid };
+        let cost = |x: f64, y: f64| {
+            let e = if identity { x - y } else { sigmoid(x) - y };
+            let huber = if e.abs() <= limit { 0.5 * e * e } else { limit * (e.abs() - 0.5 * limit) };
+            match loss {
+                None => cross_entropy(x, y),
+                Some(RegressionLoss::Mse) => e * e,
+                Some(RegressionLoss::Huber(_)) => huber,
+                Some(RegressionLoss::SmoothL1(_)) => huber / limit,
+            }
+        };
+        let mean = |x: &[f64]| x.iter().zip(&y).map(|(x, y)| cost(*x, *y)).sum::<f64>() / x.len() as f64;
+        let want = slopes(&x, mean);
+        prop_assume!(want.is_some());
+        for (name, device) in devices() {
+            let device = device.autodiff();
+            let column = |v: &[f64]| tensor(&f32s(v), [v.len()], &device);
+            let (input, truth) = (column(&x).require_grad(), column(&y));
+            let got = match loss {
+                None => classification_loss(input.clone(), truth),
+                Some(loss) => regression_loss(input.clone(), truth, &Regression { loss, output, ..Regression::default() }),
+            };
+            assert_close(&name, &values(got.clone()), &[mean(&x) as f32], 1e-5);
+            let grads = got.backward();
+            assert_close(&name, &values(input.grad(&grads).unwrap()), &f32s(want.as_ref().unwrap()), 1e-4);
+        }
+    }
+
+    #[test]
+    fn gradient_of_adjacency_matches_differences(
+        graphs in vec(graph(1..=4), 1..4), noise in vec(-3.0..3.0f64, 3 * 16),
+    ) {
+        let size = graphs.iter().map(|g| g.num_nodes).max().unwrap();
+        let x = &noise[..graphs.len() * size * size];
+        let loss = |x: &[f64]| {
+            let of_graph = |(g, graph): (usize, &Graph)| {
+                let n = graph.num_nodes;
+                let pair = |i: usize, j: usize| {
+                    let edge = graph.edges.contains(&[i as u32, j as u32]);
+                    cross_entropy(x[(g * size + i) * size + j], f64::from(u8::from(edge)))
+                };
+                (0..n * n).map(|p| pair(p / n, p % n)).sum::<f64>() / (n * n) as f64
+            };
+            graphs.iter().enumerate().map(of_graph).sum::<f64>() / graphs.len() as f64
+        };
+        let want = slopes(x, loss).unwrap();
+        for (name, device) in devices() {
+            let device = device.autodiff();
+            let target = AdjacencyTarget::new(&graphs.iter().collect::<Vec<_>>(), &device).unwrap();
+            let logits = tensor(&f32s(x), [graphs.len(), size, size], &device).require_grad();
+            let got = adjacency_loss(logits.clone(), &target).mean();
+            assert_close(&name, &values(got.clone()), &[loss(x) as f32], 1e-5);
+            let grads = got.backward();
+            assert_close(&name, &values(logits.grad(&grads).unwrap()), &f32s(&want), 1e-4);
         }
     }
 }
