@@ -67,13 +67,11 @@ pub struct GlowBatch {
     pub labels: Tensor<1>,
     /// What a rate is fitted to, `[B]`: the labels, unless [`with_targets`](Self::with_targets) says otherwise.
     pub targets: Tensor<1>,
-    /// Task of each record, numbered from 0 in order of appearance, `[B]`.
-    pub task_group: Tensor<1, Int>,
-    /// The task id of each such number.
+    /// The ids of the batch's tasks, in order of appearance.
     pub task_ids: Vec<i64>,
     /// Who is contrasted with whom; `None` for a loss without contrast.
     pub contrast: Option<ContrastGroups>,
-    /// Label and task number of each record, on the host.
+    /// Label and task (its place in `task_ids`) of each record, on the host.
     host: Vec<(f32, usize)>,
 }
 
@@ -97,7 +95,7 @@ impl GlowBatch {
         let mut chosen: Vec<&GlowWorkflow> = Vec::new();
         let mut place_of_workflow = HashMap::new();
         let (mut task_ids, mut number_of_task) = (Vec::new(), HashMap::new());
-        let (mut graph_of_record, mut task_group) = (Vec::new(), Vec::new());
+        let (mut graph_of_record, mut host) = (Vec::new(), Vec::new());
         for (number, record) in records.iter().enumerate() {
             check_row("record", number, "language embedding", record.llm, llm_rows)?;
             check_row("record", number, "text embedding", record.task, text_rows)?;
@@ -121,12 +119,11 @@ impl GlowBatch {
             if task == next {
                 task_ids.push(record.task_id);
             }
-            task_group.push(task as i64);
+            host.push((record.label, task));
         }
 
         let graphs: Vec<&Graph> = chosen.iter().map(|w| &w.graph).collect();
         let labels: Vec<f32> = records.iter().map(|r| r.label).collect();
-        let host = labels.iter().zip(&task_group).map(|(label, task)| (*label, *task as usize)).collect();
         let labels: Tensor<1> = Tensor::from_data(TensorData::new(labels, [records.len()]), device);
         Ok(Self {
             llm_index: ints(records.iter().map(|r| r.llm as i64).collect(), device),
@@ -136,7 +133,6 @@ impl GlowBatch {
             graph_of_record: ints(graph_of_record, device),
             targets: labels.clone(),
             labels,
-            task_group: ints(task_group, device),
             task_ids,
             contrast: None,
             host,

@@ -106,7 +106,7 @@ pub struct Regression {
     pub target: RegressionTarget,
 }
 
-/// What a rate is fitted to.
+/// What a rate is fitted to. Contrast, accuracy and utility go by the record's own label in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RegressionTarget {
     /// The record's own label.

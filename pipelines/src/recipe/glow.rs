@@ -38,8 +38,8 @@ pub struct GlowTrain {
     /// Leaves out the last, smaller batch of an epoch. Default true.
     #[serde(default = "GlowTrain::default_drop_last")]
     pub drop_last: bool,
-    /// Where a whole split (or, in the warm-up, what is drawn from) is smaller than a batch, makes it one smaller batch;
-    /// else that is an error. Default true.
+    /// Where the training split (or, in the warm-up, what is drawn from) is smaller than a batch, makes it one smaller
+    /// batch; false makes that an error, as it is for generated data, whose size is known before. Default true.
     #[serde(default = "GlowTrain::default_shrink_batch")]
     pub shrink_batch: bool,
     /// How records are put into batches. Default `Shuffle`.

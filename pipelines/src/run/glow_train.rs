@@ -58,7 +58,11 @@ pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd,
             return Ok(StageEnd::Interrupted);
         }
         earlier_seconds += fitted.earlier_seconds;
-        auc = Some(adjacency_auc(&fitted));
+        let found = adjacency_auc(&fitted);
+        if let Some(found) = found {
+            context.say(&format!("warm-up: adjacency AUC {found:.4} on the validation split"));
+        }
+        auc = Some(found);
         predictor = fitted.model.predictor.train();
     }
     let (fitted, steps_per_epoch) = supervise(context, stage, &file, predictor, train, valid)?;

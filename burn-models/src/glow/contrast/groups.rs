@@ -10,8 +10,10 @@ use super::{Anchors, ContrastConfig, ContrastForm, Distance, Grouping, Reduce, T
 use crate::glow::batch::ints;
 use crate::{Error, Result};
 
-/// More pairs or triplets of one batch are a mistake: 2²⁵ take 512 MiB.
-const MAX_TERMS: usize = 1 << 25;
+/// More pairs of one batch are a mistake: 2²⁰ of vectors of width 256 take 1 GiB.
+const MAX_PAIRS: usize = 1 << 20;
+/// And more triplets, which are numbers only: 2²⁵ take 0.5 GiB.
+const MAX_TRIPLETS: usize = 1 << 25;
 /// Shorter vectors have no direction.
 const MIN_LENGTH: f64 = 1e-12;
 /// A hinge that is exactly at its kink comes out as 0 or as the rounding of distances near 1.
@@ -84,7 +86,7 @@ impl ContrastGroups {
     /// [`ContrastForm::Random`] draws.
     ///
     /// # Errors
-    /// [`Error::Input`] for more than 2²⁵ pairs or triplets.
+    /// [`Error::Input`] for more than 2²⁰ pairs or 2²⁵ triplets.
     pub fn new(
         labels: &[f32],
         tasks: &[usize],
@@ -276,22 +278,25 @@ fn sums(members: &[[Vec<usize>; 2]], classes: &[Class], batch: usize, device: &D
 
 /// All other forms: pair by pair.
 fn pairs(classes: &[Class], num_tasks: usize, form: ContrastForm, seed: u64, device: &Device) -> Result<Plan> {
-    let size = |class: &Class| {
-        let (own, other) = (class.own.len(), class.other.len());
-        let each = match form {
-            ContrastForm::BatchMean | ContrastForm::BatchHard => own - 1 + other,
-            ContrastForm::BatchAll { .. } | ContrastForm::SemiHard => (own - 1).saturating_mul(other),
-            ContrastForm::Random(count) => count,
-        };
-        own.saturating_mul(each)
+    let sum = |size: &dyn Fn(usize, usize) -> usize| {
+        classes.iter().map(|c| size(c.own.len(), c.other.len())).fold(0, usize::saturating_add)
     };
-    let total = classes.iter().map(size).fold(0, usize::saturating_add);
-    if total > MAX_TERMS {
-        let problem = format!(
-            "{form:?} contrasts {total} pairs or triplets in one batch, and {MAX_TERMS} are the most: use a smaller \
-             batch, `group: Task`, or `form: Random(…)`"
-        );
-        return Err(Error::Input(problem));
+    let pairs = match form {
+        ContrastForm::Random(count) => sum(&|own, _| own.saturating_mul(count)),
+        _ => sum(&|own, other| own * (own - 1 + other)),
+    };
+    let triplets = match form {
+        ContrastForm::BatchAll { .. } | ContrastForm::SemiHard => sum(&|own, other| own * (own - 1) * other),
+        _ => 0,
+    };
+    for (what, found, most) in [("pairs", pairs, MAX_PAIRS), ("triplets", triplets, MAX_TRIPLETS)] {
+        if found > most {
+            let problem = format!(
+                "{form:?} contrasts {found} {what} in one batch, and {most} are the most: use a smaller batch, \
+                 `group: Task`, or `form: Random(…)` of few"
+            );
+            return Err(Error::Input(problem));
+        }
     }
     let mut random = Stream::new(seed, &["contrast"]);
     // Draws from 0..count.
