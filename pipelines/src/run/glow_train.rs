@@ -133,7 +133,9 @@ fn supervise(
 ) -> Result<(Fitted<GlowTask>, usize), Error> {
     let seed = context.recipe.seed;
     let tasks = train.records.iter().map(|r| r.task_id).collect();
-    let epochs = Epochs::new(tasks, stage.batch_size, stage.drop_last, stage.sampler, stream(seed, "data", &[]))?;
+    let positive_at = stage.contrast.as_ref().map_or(0.5, |contrast| contrast.positive_at) as f32;
+    let epochs = Epochs::new(tasks, stage.batch_size, stage.drop_last, stage.sampler, stream(seed, "data", &[]))?
+        .with_labels(train.records.iter().map(|r| r.label >= positive_at).collect())?;
     let steps_per_epoch = epochs.per_epoch();
     let (select_by, direction) = stage.select_by.score();
     let options = FitOptions {

@@ -103,7 +103,7 @@ fn what_contradicts_it_is_refused_where_it_stands() {
         ("GlowTrain(", "inputs: Standardize, ", 11, "`inputs` is Standardize"),
         ("GlowTrain(", "model: (fusion: (identical_layer_init: false)), ", 11, "`identical_layer_init` is false"),
         ("GlowTrain(", "warmup: (sampling: UniqueWorkflows), ", 11, "stands for Records"),
-        ("GlowTrain(", "sampler: TaskGrouped(group_size: 4), ", 11, "`sampler` is TaskGrouped(group_size:4)"),
+        ("GlowTrain(", "sampler: TaskGrouped(group_size: 4), ", 11, "`sampler` is TaskGrouped(group_size:4"),
         ("GlowTrain(", "drop_last: false, ", 11, "`drop_last` is false"),
         ("GlowTrain(", "shrink_batch: true, ", 11, "`shrink_batch` is true"),
         ("GlowTrain(", "contrast: (task_norm: CountActive), ", 11, "`task_norm` is CountActive"),

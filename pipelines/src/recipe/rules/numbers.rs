@@ -332,7 +332,7 @@ fn glow_train(report: &mut Report, place: &Place, stage: &GlowTrain) {
         optim(report, &place, &warmup.optim);
         schedule(report, &place, &warmup.schedule, &warmup.optim);
     }
-    if let Sampler::TaskGrouped { group_size } = stage.sampler {
+    if let Sampler::TaskGrouped { group_size, .. } = stage.sampler {
         report.counts(&place.at("sampler"), [("group_size", group_size)]);
     }
     if let Some(contrast) = &stage.contrast {
