@@ -3,6 +3,7 @@
 use burn_gnn::GnnEncoderConfig;
 use serde::{Deserialize, Serialize};
 
+use super::contrast::ContrastToken;
 use crate::{Error, Result};
 
 /// The widest predictor: a larger number is a mistake, and would ask for more memory than there is.
@@ -223,6 +224,14 @@ impl GlowConfig {
             return fail("head.reg_weight", format!("{reg_weight} is not 0 or above"));
         }
         Ok(())
+    }
+
+    /// Whether the predictor has a token that can be contrasted.
+    pub fn has(&self, token: ContrastToken) -> bool {
+        match token {
+            ContrastToken::Llm => self.use_llm,
+            ContrastToken::Graph => self.use_graph,
+        }
     }
 
     /// The graph encoder for sentence embeddings of width `text_dim`.

@@ -113,10 +113,15 @@ fn fits(context: &StageContext, stage: &GlowTrain, train: &GlowData, valid: &Glo
             let group = if config.group == Grouping::Global { 0 } else { record.task_id };
             counts.entry(group).or_default()[usize::from(record.label >= config.positive_at as f32)] += 1;
         }
-        if !counts.values().any(|[negatives, positives]| config.has_anchor(*negatives, *positives)) {
-            context.say(
-                "no task has two training records of one label and one of the other to contrast: `contrast` has no effect",
-            );
+        let why = if !counts.values().any(|[negatives, positives]| config.has_anchor(*negatives, *positives)) {
+            Some("no task has two training records of one label and one of the other")
+        } else if !config.on.iter().any(|token| stage.model.has(*token)) {
+            Some("the model has none of the tokens to contrast")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            context.say(&format!("{why}: `contrast` has no effect"));
         }
     }
     Ok(())

@@ -134,6 +134,34 @@ fn heads() {
     }
 }
 
+/// Every form of contrast trains; over the whole batch there is always something to contrast.
+#[test]
+fn forms_of_contrast() {
+    let run = Run::new();
+    let mut losses = Vec::new();
+    for form in [
+        "form: BatchMean",
+        "form: BatchHard, soft_margin: true",
+        "form: BatchAll(reduce: Active), distance: Euclidean",
+        "form: BatchAll(), anchors: All",
+        "form: SemiHard, distance: SquaredEuclidean",
+        "form: Random(3)",
+    ] {
+        let train =
+            format!("{SMALL}, contrast: ({form}, group: Global, margin: 1), sampler: TaskGrouped(balanced: true)");
+        run.ok(DATA, &train, "");
+        let rows = MetricsLog::read(&run.path("stages/02-glow-train")).unwrap();
+        let contrast = rows.iter().filter(|r| r.name == "contrast_loss").map(|r| r.value.unwrap());
+        let first = contrast.clone().next().unwrap();
+        assert!(contrast.clone().all(|loss| loss > 0.0 && loss.is_finite()), "{form}");
+        assert!(!losses.contains(&first), "{form}: {first} as before");
+        losses.push(first);
+    }
+    let task_alone = SMALL.replace("hidden_dim: 8", "hidden_dim: 8, use_llm: false, use_graph: false");
+    let said = run.run(DATA, "", &task_alone, "", "").expect_code(0).words();
+    assert!(said.contains("none of the tokens to contrast"), "{said}");
+}
+
 /// The warm-up logs its terms one by one, and ends with the adjacency AUC of the validation split.
 #[test]
 fn warm_up_is_evaluated_at_its_end() {
