@@ -30,7 +30,7 @@ pub fn classification_loss(logits: Tensor<1>, labels: Tensor<1>) -> Tensor<1> {
 /// The chosen loss on the error of predicted rates, mean over the batch, `[1]`. `numbers` `[B]` are the head's, `targets`
 /// `[B]` rates.
 pub fn regression_loss(numbers: Tensor<1>, targets: Tensor<1>, rate: &Regression) -> Tensor<1> {
-    let error = rates(numbers, rate) - targets;
+    let error = output(numbers, rate) - targets;
     let losses = match rate.loss {
         RegressionLoss::Mse => error.square(),
         RegressionLoss::Huber(delta) => huber(error, delta),
@@ -46,8 +46,25 @@ fn huber(error: Tensor<1>, delta: f64) -> Tensor<1> {
     (error.square() * 0.5).mask_where(large, (size - 0.5 * delta) * delta)
 }
 
-/// From the head's numbers to rates.
-fn rates(numbers: Tensor<1>, rate: &Regression) -> Tensor<1> {
+/// The loss of a head's one number per record `[B]` against labels `[B]`, or against the targets of a regression: mean over
+/// the batch, `[1]`. Of [`Head::Both`] this is the first number, the logit.
+pub fn prediction_loss(numbers: Tensor<1>, labels: Tensor<1>, head: Head) -> Tensor<1> {
+    match head {
+        Head::Classification | Head::Both { .. } => classification_loss(numbers, labels),
+        Head::Regression(rate) => regression_loss(numbers, labels, &rate),
+    }
+}
+
+/// From a head's (first) number per record `[B]` to scores `[B]`: probabilities or rates.
+pub fn rates(numbers: Tensor<1>, head: Head) -> Tensor<1> {
+    match head {
+        Head::Classification | Head::Both { .. } => sigmoid(numbers),
+        Head::Regression(rate) => output(numbers, &rate),
+    }
+}
+
+/// From the head's number to the rate.
+fn output(numbers: Tensor<1>, rate: &Regression) -> Tensor<1> {
     match rate.output {
         RegressionOutput::Identity => numbers,
         RegressionOutput::Sigmoid => sigmoid(numbers),
@@ -57,21 +74,18 @@ fn rates(numbers: Tensor<1>, rate: &Regression) -> Tensor<1> {
 impl GlowPredictor {
     /// Scores `[B]` of logits `[B]`: the logistic function, unless the head is a regression with identity output.
     pub fn scores(&self, logits: Tensor<1>) -> Tensor<1> {
-        match self.head() {
-            Head::Classification | Head::Both { .. } => sigmoid(logits),
-            Head::Regression(rate) => rates(logits, &rate),
-        }
+        rates(logits, self.head())
     }
 
-    /// The loss of an output against the labels and targets of its batch, `[1]`, mean over the batch.
-    pub fn prediction_loss(&self, output: &GlowOutput, batch: &GlowBatch) -> Tensor<1> {
-        let (logits, labels, targets) = (output.logits.clone(), batch.labels.clone(), batch.targets.clone());
+    /// The loss of all numbers of the head.
+    fn prediction(&self, output: &GlowOutput, batch: &GlowBatch) -> Tensor<1> {
+        let truth = if let Head::Regression(_) = self.head() { &batch.targets } else { &batch.labels };
+        let first = prediction_loss(output.logits.clone(), truth.clone(), self.head());
         match (self.head(), &output.rate) {
-            (Head::Regression(rate), _) => regression_loss(logits, targets, &rate),
-            (Head::Both { reg_weight, rate }, Some(number)) => {
-                classification_loss(logits, labels) + regression_loss(number.clone(), targets, &rate) * reg_weight
+            (Head::Both { reg_weight, rate }, Some(second)) => {
+                first + regression_loss(second.clone(), batch.targets.clone(), &rate) * reg_weight
             }
-            (Head::Classification | Head::Both { .. }, _) => classification_loss(logits, labels),
+            _ => first,
         }
     }
 
@@ -79,7 +93,7 @@ impl GlowPredictor {
     /// grouped for it ([`GlowBatch::with_contrast`]). Contrast works on the normalised tokens, before type vectors are
     /// added.
     pub fn loss(&self, output: &GlowOutput, batch: &GlowBatch, pred_weight: f64) -> GlowLoss {
-        let prediction = self.prediction_loss(output, batch);
+        let prediction = self.prediction(output, batch);
         let total = prediction.clone() * pred_weight;
         let tokens = |token: &ContrastToken| match token {
             ContrastToken::Llm => output.tokens.llm.clone(),

@@ -44,6 +44,6 @@ pub use contrast::{
     contrast,
 };
 pub use fusion::{FusionEncoder, FusionEncoderConfig, FusionLayer, SelfAttention};
-pub use loss::{GlowLoss, classification_loss, regression_loss};
+pub use loss::{GlowLoss, classification_loss, prediction_loss, rates, regression_loss};
 pub use model::{GlowOutput, GlowPredictor, GlowTokens};
 pub use names::original_name;
