@@ -10,6 +10,7 @@ mod error;
 pub mod generate;
 pub mod glow;
 pub mod mlp;
+pub mod ops;
 mod shield;
 pub mod text;
 

@@ -3,9 +3,11 @@
 mod batch;
 mod disk;
 mod plan;
+mod sharing;
 
-pub use batch::SftBatch;
-pub use plan::{EpochPlan, PlanConfig, StepPlan};
+pub use batch::{Layout, SftBatch};
+pub use plan::{EpochPlan, Packing, PlanConfig, StepPlan};
+pub use sharing::Sharing;
 
 use crate::chat::{ChatReader, ChatRecord};
 use crate::error::{Error, Result};

@@ -1,12 +1,14 @@
 //! One block of a decoder.
 
 use burn::module::Module;
-use burn::tensor::{Tensor, activation::silu};
+use burn::tensor::Tensor;
 use burn_lora::LoraLinear;
 
-use super::attention::{Attention, Context};
+use super::attention::Attention;
 use super::cache::LayerCache;
+use super::context::{Context, Queries};
 use super::norm::RmsNorm;
+use crate::ops::swiglu;
 
 /// SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020).
 #[derive(Module, Debug)]
@@ -22,8 +24,7 @@ pub struct Mlp {
 impl Mlp {
     /// `x` `[.., D]` → `[.., D]`.
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        self.down_proj.forward(swiglu(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
     }
 }
 
@@ -43,8 +44,19 @@ pub struct DecoderLayer {
 impl DecoderLayer {
     /// `x` `[B, L, D]` → `[B, L, D]`.
     pub fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), context, cache);
-        let x = x + attended;
+        self.forward_at(x, context, &context.all, cache)
+    }
+
+    /// `x` `[B, L, D]` → `[B, Q, D]` for the places of `queries`.
+    pub(super) fn forward_at(
+        &self,
+        x: Tensor<3>,
+        context: &Context,
+        queries: &Queries,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), context, queries, cache);
+        let x = queries.of(x) + attended;
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed
     }

@@ -1,6 +1,6 @@
 //! Keys and values of tokens already processed.
 
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::config::DecoderConfig;
 
@@ -50,8 +50,9 @@ impl LayerCache {
 #[derive(Debug)]
 pub struct KvCache {
     pub(super) layers: Vec<LayerCache>,
-    /// Which columns hold tokens `[B, len]`; `None` while there is no padding.
-    pub(super) tokens: Option<Tensor<2, Bool>>,
+    /// For every row which columns hold tokens; `None` while there is no padding.
+    tokens: Option<Vec<Vec<bool>>>,
+    batch: usize,
     pub(super) len: usize,
 }
 
@@ -63,7 +64,7 @@ impl KvCache {
             let empty = || Tensor::zeros(shape, (device, dtype));
             LayerCache { store: (capacity > 0).then(|| (empty(), empty())), len: 0 }
         };
-        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), tokens: None, len: 0 }
+        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), tokens: None, batch, len: 0 }
     }
 
     /// Filled columns.
@@ -76,28 +77,37 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Adds columns: `mask` `[B, length]` says which of them are tokens.
-    pub(super) fn extend(&mut self, mask: Option<Tensor<2, Bool>>, batch: usize, length: usize, device: &Device) {
-        let full = |columns: usize| Tensor::<2, Int>::ones([batch, columns], device).bool();
-        self.tokens = match (self.tokens.take(), mask) {
-            (None, None) => None,
-            (old, new) => {
-                let mut parts = Vec::new();
-                if self.len > 0 {
-                    parts.push(old.unwrap_or_else(|| full(self.len)));
+    /// Adds columns: `mask` says row by row which of them are tokens.
+    pub(super) fn extend(&mut self, mask: Option<Vec<bool>>, length: usize) {
+        if self.tokens.is_none() && mask.is_some() {
+            self.tokens = Some(vec![vec![true; self.len]; self.batch]);
+        }
+        if let Some(tokens) = &mut self.tokens {
+            for (row, tokens) in tokens.iter_mut().enumerate() {
+                match &mask {
+                    Some(mask) => tokens.extend_from_slice(&mask[row * length..(row + 1) * length]),
+                    None => tokens.resize(self.len + length, true),
                 }
-                parts.push(new.unwrap_or_else(|| full(length)));
-                Some(Tensor::cat(parts, 1))
             }
-        };
+        }
         self.len += length;
     }
 
+    /// What is seen of the columns, row by row: nothing of padding.
+    pub(super) fn until(&self) -> Option<(Vec<i32>, usize)> {
+        let tokens = self.tokens.as_ref()?;
+        let until = tokens.iter().flatten().map(|token| if *token { i32::MAX } else { 0 });
+        Some((until.collect(), self.batch))
+    }
+
     /// Keeps only these rows of the batch, in this order.
-    pub fn select(&mut self, rows: Tensor<1, Int>) {
+    pub fn select(&mut self, rows: &[usize], device: &Device) {
+        let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), device);
         for layer in &mut self.layers {
-            layer.store = layer.store.take().map(|(k, v)| (k.select(0, rows.clone()), v.select(0, rows.clone())));
+            layer.store = layer.store.take().map(|(k, v)| (k.select(0, index.clone()), v.select(0, index.clone())));
         }
-        self.tokens = self.tokens.take().map(|tokens| tokens.int().select(0, rows).bool());
+        self.tokens = self.tokens.take().map(|tokens| rows.iter().map(|row| tokens[*row].clone()).collect());
+        self.batch = rows.len();
     }
 }

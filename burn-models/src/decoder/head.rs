@@ -1,21 +1,13 @@
 //! The output head, applied to no more tokens than needed.
 
 use burn::tensor::module::linear;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use super::model::Decoder;
+use crate::ops::{Table, TokenScores, token_scores};
 
 /// Most logits that exist at one time, unless one row alone has more.
 const LOGITS: usize = 1 << 25;
-
-/// What a decoder makes of known next tokens.
-#[derive(Debug, Clone)]
-pub struct TokenScores {
-    /// log p of each, natural logarithm, f32: `[M]`.
-    pub logprobs: Tensor<1>,
-    /// 1 for each that is a most probable one, else 0; without gradient: `[M]`.
-    pub hits: Tensor<1>,
-}
 
 impl Decoder {
     /// Logits `[.., V]` of final hidden states `[.., D]`, in the model's type.
@@ -27,40 +19,22 @@ impl Decoder {
     }
 
     /// log p(target) of each row, natural logarithm, f32: `hidden` `[M, D]` after the final norm, `targets` `[M]` → `[M]`.
-    ///
-    /// The head runs in chunks of rows, and each chunk keeps one `[rows, V]` tensor for the gradient, as
-    /// log p = logit − log Σ exp needs the exponentials only.
     pub fn token_logprobs(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
         self.token_scores(hidden, targets).logprobs
     }
 
-    /// As [`token_logprobs`](Self::token_logprobs), and which targets are what the decoder itself would say.
+    /// As [`token_logprobs`](Self::token_logprobs), and which targets are what the decoder itself would say. The head runs in chunks
+    /// of rows.
     pub fn token_scores(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> TokenScores {
         self.scores_by(hidden, targets, (LOGITS / self.config().vocab_size).max(1))
     }
 
     pub(super) fn scores_by(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, rows: usize) -> TokenScores {
-        let [count, _] = hidden.dims();
-        let (mut logprobs, mut hits) = (Vec::new(), Vec::new());
-        for first in (0..count).step_by(rows) {
-            let range = first..count.min(first + rows);
-            let n = range.len();
-            let logits = self.logits(hidden.clone().slice_dim(0, range.clone())).cast(DType::F32);
-            let targets = targets.clone().slice_dim(0, range).reshape([n, 1]);
-            // The largest logit cancels out of the gradient.
-            let top = logits.clone().without_autodiff().max_dim(1);
-            let picked = logits.clone().gather(1, targets);
-            hits.push(picked.clone().without_autodiff().equal(top.clone()).float().cast(DType::F32).reshape([n]));
-            let total = (logits - top.clone()).exp().sum_dim(1).log() + top;
-            logprobs.push((picked - total).reshape([n]));
-        }
-        let join = |mut parts: Vec<Tensor<1>>, device: &Device| match parts.len() {
-            0 => Tensor::zeros([0], (device, DType::F32)),
-            1 => parts.swap_remove(0),
-            _ => Tensor::cat(parts, 0),
+        let (weight, table) = match &self.lm_head {
+            Some(head) => (head.weight.val(), Table::Columns),
+            None => (self.model.embed_tokens.weight.val(), Table::Rows),
         };
-        let device = hidden.device();
-        TokenScores { logprobs: join(logprobs, &device), hits: join(hits, &device.clone().without_autodiff()) }
+        token_scores(hidden, weight, table, targets, rows)
     }
 }
 
@@ -69,8 +43,8 @@ impl Decoder {
 mod tests {
     use burn::tensor::{Device, FloatDType, Int, Tensor};
 
-    use super::TokenScores;
     use crate::decoder::DecoderConfig;
+    use crate::ops::TokenScores;
 
     #[test]
     fn chunks_change_nothing() {

@@ -1,5 +1,7 @@
 //! Token sequences of different lengths as one batch.
 
+use std::sync::Arc;
+
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
@@ -84,6 +86,62 @@ impl Padded {
             ids: Tensor::from_data(TensorData::new(ids, shape), device),
             mask: padded.then(|| Tensor::from_data(TensorData::new(self.mask.clone(), shape), device)),
             positions: Tensor::from_data(TensorData::new(self.positions(), shape), device),
+            until: None,
+        })
+    }
+}
+
+/// Sequences in one row without padding, what they share written once: a forest of tokens, each tree in depth-first order. A token
+/// sees itself and its ancestors, and stands as far from the root as in its own sequence, so that nothing a network
+/// computes for it depends on what else is in the row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Token ids `[L]`.
+    pub ids: Vec<u32>,
+    /// The depth of each.
+    pub positions: Vec<i32>,
+    /// The place behind the last descendant of each: no token from there on sees it.
+    pub until: Vec<i32>,
+}
+
+impl Packed {
+    /// Adds a sequence of which the first `shared` tokens are those at `path[..shared]`; `path` holds the places of the last
+    /// added sequence, and then of this one. Nothing is shared with a sequence that begins a tree.
+    pub fn push(&mut self, sequence: &[u32], shared: usize, path: &mut Vec<u32>) {
+        path.truncate(shared);
+        let start = self.ids.len();
+        let end = (start + sequence.len() - shared) as i32;
+        for (depth, id) in sequence.iter().enumerate().skip(shared) {
+            path.push(self.ids.len() as u32);
+            self.ids.push(*id);
+            self.positions.push(depth as i32);
+            self.until.push(end);
+        }
+        for place in &path[..shared] {
+            self.until[*place as usize] = end;
+        }
+    }
+
+    /// The row on a device.
+    ///
+    /// # Errors
+    /// When it is empty, or an id is outside the vocabulary: devices do not check.
+    pub fn input(&self, vocab_size: usize, device: &Device) -> Result<DecoderInput> {
+        if self.ids.is_empty() {
+            return Err(Error::Input("a batch of no tokens".into()));
+        }
+        if let Some(id) = self.ids.iter().find(|id| **id as usize >= vocab_size) {
+            return Err(Error::Input(format!("token id {id} is outside the vocabulary of {vocab_size}")));
+        }
+        let row = |values: Vec<i32>| {
+            let shape = [1, values.len()];
+            Tensor::<2, Int>::from_data(TensorData::new(values, shape), device)
+        };
+        Ok(DecoderInput {
+            ids: row(self.ids.iter().map(|id| *id as i32).collect()),
+            mask: None,
+            positions: row(self.positions.clone()),
+            until: Some(self.until.clone().into()),
         })
     }
 }
@@ -98,9 +156,35 @@ pub struct DecoderInput {
     pub mask: Option<Tensor<2, Bool>>,
     /// Rotary positions `[B, L]`.
     pub positions: Tensor<2, Int>,
+    /// [`Packed::until`] of a packed row.
+    pub until: Option<Arc<[i32]>>,
 }
 
 impl DecoderInput {
+    /// What each place sees, as [`View`](crate::ops::View) explains it. Reads the mask back to the host where there is one.
+    pub(super) fn visible(&self) -> Option<(Vec<i32>, usize)> {
+        if let Some(until) = &self.until {
+            return Some((until.to_vec(), 1));
+        }
+        let [batch, length] = self.dims();
+        let mask = self.host_mask()?;
+        let mut until = vec![i32::MAX; batch * length];
+        for (tokens, until) in mask.chunks(length.max(1)).zip(until.chunks_mut(length.max(1))) {
+            // Padding behind the last token is hidden by order.
+            let last = tokens.iter().rposition(|token| *token).unwrap_or(0);
+            for (until, token) in until.iter_mut().zip(tokens).take(last) {
+                *until = if *token { i32::MAX } else { 0 };
+            }
+        }
+        until.contains(&0).then_some((until, batch))
+    }
+
+    /// The mask on the host, row by row.
+    pub(super) fn host_mask(&self) -> Option<Vec<bool>> {
+        let mask = self.mask.clone()?.without_autodiff();
+        Some(mask.into_data().iter::<bool>().collect())
+    }
+
     /// B and L.
     pub fn dims(&self) -> [usize; 2] {
         self.ids.dims()
@@ -121,6 +205,19 @@ impl DecoderInput {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shared_is_written_once() {
+        let (mut packed, mut path) = (Packed::default(), Vec::new());
+        packed.push(&[7, 8, 1, 2], 0, &mut path);
+        packed.push(&[7, 8, 3], 2, &mut path);
+        packed.push(&[7, 9], 1, &mut path);
+        packed.push(&[5], 0, &mut path);
+        assert_eq!(packed.ids, [7, 8, 1, 2, 3, 9, 5]);
+        assert_eq!(packed.positions, [0, 1, 2, 3, 2, 1, 0]);
+        assert_eq!(packed.until, [6, 5, 4, 4, 5, 6, 7]);
+        assert_eq!(path, [6]);
+    }
 
     #[test]
     fn pads_on_either_side() {

@@ -2,13 +2,13 @@
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_lora::{LoraConfig, LoraLinear, Projections};
 
-use super::attention::Context;
 use super::block::DecoderLayer;
 use super::cache::KvCache;
 use super::config::DecoderConfig;
+use super::context::{Context, Sizes};
 use super::input::DecoderInput;
 use super::norm::RmsNorm;
 
@@ -77,7 +77,16 @@ impl Decoder {
     /// What the blocks share in a pass over `input`. With [`Decoder::embed`], [`DecoderLayer::forward`] and
     /// the final norm a caller can run the blocks one at a time.
     pub fn context(&self, input: &DecoderInput) -> Context {
-        Context::new(&self.config, input.positions.clone(), input.mask.clone(), 0, self.dtype())
+        self.context_of(input, None)
+    }
+
+    /// The same; with `wanted` the last layer computes those places only.
+    pub(super) fn context_of(&self, input: &DecoderInput, wanted: Option<&[u32]>) -> Context {
+        Context::new(&self.sizes(0), input, input.visible(), wanted)
+    }
+
+    fn sizes(&self, past: usize) -> Sizes<'_> {
+        Sizes { config: &self.config, dtype: self.dtype(), past }
     }
 
     /// The residual stream `[B, L, D]` after the last block, before the final norm.
@@ -85,6 +94,22 @@ impl Decoder {
         let context = self.context(input);
         let embedded = self.embed(input.ids.clone());
         self.model.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, None))
+    }
+
+    /// The residual stream `[P, D]` after the last block at some `places` of a flattened batch `[B·L]`, ascending. The last layer
+    /// computes no other place where the batch is one row.
+    pub fn forward_places(&self, input: &DecoderInput, places: &[u32]) -> Tensor<2> {
+        let [batch, length] = input.dims();
+        let context = self.context_of(input, (batch == 1).then_some(places));
+        let mut x = self.embed(input.ids.clone());
+        for (i, layer) in self.model.layers.iter().enumerate() {
+            x = layer.forward_at(x, &context, context.queries(i + 1 == self.model.layers.len()), None);
+        }
+        let [_, _, width] = x.dims();
+        if batch == 1 {
+            return x.reshape([places.len(), width]);
+        }
+        x.reshape([batch * length, width]).select(0, index(places, &input.ids.device()))
     }
 
     /// Final hidden states `[B, L, D]`, after the final norm: what the output head reads.
@@ -124,16 +149,21 @@ impl Decoder {
     /// Continues the sequences in `cache` by `input` `[B, L]`: final hidden states `[B, L, D]` of the new tokens. Rows of
     /// `input` belong to rows of the cache; its positions go on from theirs. Only without autodiff.
     pub fn forward_cached(&self, input: &DecoderInput, cache: &mut KvCache) -> Tensor<3> {
-        let [batch, length] = input.dims();
         let past = cache.len;
-        cache.extend(input.mask.clone(), batch, length, &input.ids.device());
-        let context = Context::new(&self.config, input.positions.clone(), cache.tokens.clone(), past, self.dtype());
+        cache.extend(input.host_mask(), input.dims()[1]);
+        let context = Context::new(&self.sizes(past), input, cache.until(), None);
         let mut x = self.embed(input.ids.clone());
         for (layer, cache) in self.model.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(x, &context, Some(cache));
         }
         self.model.norm.forward(x)
     }
+}
+
+/// Places as a tensor `[P]`, without autodiff.
+pub(super) fn index(places: &[u32], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = places.iter().map(|place| *place as i32).collect();
+    Tensor::from_data(TensorData::new(values, [places.len()]), &device.clone().without_autodiff())
 }
 
 impl Projections for Decoder {

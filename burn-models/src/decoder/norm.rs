@@ -1,10 +1,11 @@
 //! Root-mean-square normalisation.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
-/// y = x / √(mean(x²) + ε) · w over the last axis (Zhang & Sennrich 2019). Computes in f32 and rounds before the product with
-/// w, as the reference library does.
+use crate::ops::rms_norm;
+
+/// x / √(mean(x²) + ε) · w over the last axis: [`rms_norm`].
 #[derive(Module, Debug)]
 pub struct RmsNorm {
     /// w, as wide as the last axis.
@@ -16,9 +17,6 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// `x` `[.., width]` → the same shape.
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        let dtype = x.dtype();
-        let x = x.cast(DType::F32);
-        let scale = (x.clone().square().mean_dim(N - 1) + self.epsilon).sqrt().recip();
-        (x * scale).cast(dtype) * self.weight.val().unsqueeze()
+        rms_norm(x, self.weight.val(), self.epsilon)
     }
 }

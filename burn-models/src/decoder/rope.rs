@@ -5,16 +5,7 @@ use std::f64::consts::TAU;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::config::{DecoderConfig, RopeScaling};
-
-/// cos(p·f) and sin(p·f) for every position p and frequency f, `[B, 1, L, C/2]` each.
-///
-/// Element i of a head and element i + C/2 form the pair that is turned (Su et al. 2021 with the pairing of
-/// GPT-NeoX, Llama and Qwen; not the interleaved one).
-#[derive(Debug, Clone)]
-pub struct Rotary {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
-}
+use crate::ops::Angles;
 
 /// fᵢ = θ^(−2i/C), i < C/2, changed by `rope_scaling`.
 fn frequencies(config: &DecoderConfig) -> Vec<f32> {
@@ -35,25 +26,16 @@ fn scaled(f: f64, scaling: &RopeScaling) -> f64 {
     f * (keep + (1.0 - keep) / factor)
 }
 
-impl Rotary {
-    /// Angles for `positions` `[B, L]`, computed in f32 and stored as `dtype`.
-    pub fn new(config: &DecoderConfig, positions: Tensor<2, Int>, dtype: DType) -> Self {
-        let [batch, length] = positions.dims();
-        let f = frequencies(config);
-        let f = TensorData::new(f, [1, 1, 1, config.head_dim / 2]);
-        let f = Tensor::<4>::from_data(f, (&positions.device(), DType::F32));
-        let angles = positions.float().cast(DType::F32).reshape([batch, 1, length, 1]) * f;
-        Self { cos: angles.clone().cos().cast(dtype), sin: angles.sin().cast(dtype) }
-    }
-
-    /// Turns queries or keys `[B, H, L, C]`.
-    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let (a, b) = (x.clone().slice_dim(3, 0..half), x.slice_dim(3, half..2 * half));
-        let first = a.clone() * self.cos.clone() - b.clone() * self.sin.clone();
-        let second = b * self.cos.clone() + a * self.sin.clone();
-        Tensor::cat(vec![first, second], 3)
-    }
+/// cos(p·f) and sin(p·f) for every position p and frequency f: `positions` `[B, L]`, computed in f32 and stored as `dtype`.
+///
+/// Element i of a head and element i + C/2 form the pair that is turned, not neighbours.
+pub(super) fn angles(config: &DecoderConfig, positions: Tensor<2, Int>, dtype: DType) -> Angles {
+    let [batch, length] = positions.dims();
+    let f = frequencies(config);
+    let f = TensorData::new(f, [1, 1, 1, config.head_dim / 2]);
+    let f = Tensor::<4>::from_data(f, (&positions.device(), DType::F32));
+    let angles = positions.float().cast(DType::F32).reshape([batch, 1, length, 1]) * f;
+    Angles { cos: angles.clone().cos().cast(dtype), sin: angles.sin().cast(dtype) }
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ fn run<'a>(model: &Decoder, rows: Vec<Row<'a>>, config: &GenerateConfig) -> Resu
             } else if row.answer.ids.len() == row.limit {
                 done.push(row);
             } else {
-                kept.push(i as i32);
+                kept.push(i);
                 active.push(row);
             }
         }
@@ -177,7 +177,7 @@ fn run<'a>(model: &Decoder, rows: Vec<Row<'a>>, config: &GenerateConfig) -> Resu
             return Ok(done);
         }
         if kept.len() < count {
-            cache.select(Tensor::from_data(TensorData::new(kept.clone(), [kept.len()]), &device));
+            cache.select(&kept, &device);
         }
         input = next(&active, &device);
     }
@@ -190,6 +190,7 @@ fn next(rows: &[Row], device: &burn::tensor::Device) -> DecoderInput {
         ids: column(rows.iter().filter_map(|row| row.answer.ids.last()).map(|&id| id as i32).collect()),
         mask: None,
         positions: column(rows.iter().map(|row| row.len() as i32 - 1).collect()),
+        until: None,
     }
 }
 

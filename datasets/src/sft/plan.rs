@@ -1,9 +1,24 @@
 //! Which samples go into which step.
 
+use super::{SftDataset, Sharing};
 use crate::error::{Error, Result};
 use crate::rng::stream;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+
+/// How samples share a forward pass. All give the same loss and gradient.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Packing {
+    /// Behind each other in one row without padding; what some of them begin with, such as the description that all questions
+    /// about one workflow share, is computed once. Samples that share at least half of their prompts are drawn into the same
+    /// step, up to 32 at a time.
+    #[default]
+    SharedPrefix,
+    /// Behind each other in one row without padding.
+    Packed,
+    /// Below each other, filled up to the longest.
+    Padded,
+}
 
 /// How samples are put into steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,26 +28,35 @@ pub struct PlanConfig {
     pub sequences_per_step: usize,
     /// The most token places of one forward pass, padding included; a longer sample goes alone. Default: 8,192.
     pub micro_tokens: usize,
+    /// How samples share a forward pass.
+    pub packing: Packing,
 }
 
 impl Default for PlanConfig {
     fn default() -> Self {
-        Self { sequences_per_step: 64, micro_tokens: 8192 }
+        Self { sequences_per_step: 64, micro_tokens: 8192, packing: Packing::default() }
     }
 }
 
-/// Which samples go into which step: a pure function of the samples' lengths, the settings, the seed, the epoch and the
-/// step. To continue a run, the number of the step is enough.
+/// Which samples go into which step: a pure function of the samples, the settings, the seed, the epoch and the step. To
+/// continue a run, the number of the step is enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepPlan {
     lengths: Vec<u32>,
+    /// Only for [`Packing::SharedPrefix`].
+    sharing: Option<Sharing>,
     config: PlanConfig,
     seed: u64,
 }
 
 impl StepPlan {
-    /// A plan for samples of these lengths.
-    pub fn new(lengths: Vec<u32>, config: PlanConfig, seed: u64) -> Result<Self> {
+    /// A plan for the samples of a dataset.
+    pub fn new(data: &SftDataset, config: PlanConfig, seed: u64) -> Result<Self> {
+        let sharing = (config.packing == Packing::SharedPrefix).then(|| Sharing::of(data));
+        Self::with(data.lengths(), sharing, config, seed)
+    }
+
+    fn with(lengths: Vec<u32>, sharing: Option<Sharing>, config: PlanConfig, seed: u64) -> Result<Self> {
         if lengths.is_empty() {
             return Err(Error::setting("data", "at least one sample", 0));
         }
@@ -42,7 +66,12 @@ impl StepPlan {
         if config.micro_tokens == 0 {
             return Err(Error::setting("micro_tokens", "at least 1", 0));
         }
-        Ok(Self { lengths, config, seed })
+        Ok(Self { lengths, sharing, config, seed })
+    }
+
+    /// How samples share a forward pass.
+    pub fn packing(&self) -> Packing {
+        self.config.packing
     }
 
     /// `ceil(samples / sequences_per_step)`.
@@ -57,8 +86,19 @@ impl StepPlan {
 
     /// The order of an epoch: another one for every epoch.
     pub fn epoch(&self, epoch: usize) -> EpochPlan<'_> {
-        let mut order: Vec<u32> = (0..self.lengths.len() as u32).collect();
-        order.shuffle(&mut stream(self.seed, "sft: order", &[&(epoch as u64).to_le_bytes()]));
+        let mut rng = stream(self.seed, "sft: order", &[&(epoch as u64).to_le_bytes()]);
+        let order = match &self.sharing {
+            Some(sharing) => {
+                let mut groups: Vec<Vec<u32>> = sharing.groups().map(<[u32]>::to_vec).collect();
+                groups.shuffle(&mut rng);
+                groups.concat()
+            }
+            None => {
+                let mut order: Vec<u32> = (0..self.lengths.len() as u32).collect();
+                order.shuffle(&mut rng);
+                order
+            }
+        };
         EpochPlan { plan: self, order }
     }
 }
@@ -88,23 +128,41 @@ impl EpochPlan<'_> {
         &self.order[start..self.order.len().min(start + size)]
     }
 
-    /// The samples of a step in the groups that go through the model together: of similar length, longest first, each
-    /// within the limit on places when padded to its longest.
+    /// The samples of a step in the groups that go through the model together, each within the limit on places unless it is one
+    /// sample: with padding of similar length, longest first; packed in the order of the step; sharing prefixes in the order of
+    /// their ids.
     pub fn step(&self, step: usize) -> Vec<Vec<u32>> {
-        let length = |sample: &u32| self.plan.lengths[*sample as usize];
+        let StepPlan { lengths, sharing, config, .. } = self.plan;
+        let length = |sample: u32| lengths[sample as usize] as usize;
         let mut samples = self.samples(step).to_vec();
-        samples.sort_unstable_by_key(|sample| (std::cmp::Reverse(length(sample)), *sample));
+        match (sharing, config.packing) {
+            (Some(sharing), _) => sharing.sort(&mut samples),
+            (None, Packing::Padded) => {
+                samples.sort_unstable_by_key(|sample| (std::cmp::Reverse(length(*sample)), *sample));
+            }
+            (None, _) => {}
+        }
         let mut groups: Vec<Vec<u32>> = Vec::new();
+        let mut places = 0usize;
         for sample in samples {
-            match groups.last_mut() {
-                // The first of a group is its longest.
-                Some(group)
-                    if (group.len() + 1).saturating_mul(length(&group[0]) as usize)
-                        <= self.plan.config.micro_tokens =>
-                {
-                    group.push(sample);
+            let added = match groups.last() {
+                // The first of a padded group is its longest.
+                Some(group) if config.packing == Packing::Padded => length(group[0]),
+                Some(group) => {
+                    let shared = |sharing: &Sharing| sharing.shared(group[group.len() - 1], sample);
+                    length(sample) - sharing.as_ref().map_or(0, shared)
                 }
-                _ => groups.push(vec![sample]),
+                None => usize::MAX,
+            };
+            match groups.last_mut() {
+                Some(group) if places.saturating_add(added) <= config.micro_tokens => {
+                    group.push(sample);
+                    places += added;
+                }
+                _ => {
+                    groups.push(vec![sample]);
+                    places = length(sample);
+                }
             }
         }
         groups
@@ -118,7 +176,8 @@ mod tests {
 
     fn plan(samples: usize, sequences_per_step: usize, micro_tokens: usize) -> StepPlan {
         let lengths = (0..samples).map(|sample| 5 + (sample * 37 % 60) as u32).collect();
-        StepPlan::new(lengths, PlanConfig { sequences_per_step, micro_tokens }, 42).unwrap()
+        let config = PlanConfig { sequences_per_step, micro_tokens, packing: Packing::Padded };
+        StepPlan::with(lengths, None, config, 42).unwrap()
     }
 
     #[test]
@@ -176,7 +235,8 @@ mod tests {
     #[test]
     fn impossible_settings_are_refused() {
         let new = |lengths, sequences_per_step, micro_tokens| {
-            StepPlan::new(lengths, PlanConfig { sequences_per_step, micro_tokens }, 1).is_err()
+            let config = PlanConfig { sequences_per_step, micro_tokens, packing: Packing::Packed };
+            StepPlan::with(lengths, None, config, 1).is_err()
         };
         assert!(new(vec![], 1, 1) && new(vec![1], 0, 1) && new(vec![1], 1, 0));
     }

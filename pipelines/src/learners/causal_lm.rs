@@ -6,6 +6,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_models::decoder::{Decoder, DecoderInput};
+use serde::{Deserialize, Serialize};
 
 /// A decoder that learns the supervised tokens of its batches: the loss is the mean of −log p over all supervised tokens of
 /// an optimizer step, however the step is cut into micro-batches.
@@ -13,6 +14,19 @@ use burn_models::decoder::{Decoder, DecoderInput};
 pub struct CausalLm {
     /// The network, with or without adapters.
     pub decoder: Decoder,
+    /// What is computed twice to save memory.
+    #[module(skip)]
+    pub recompute: Recompute,
+}
+
+/// What is computed twice to save memory while training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Recompute {
+    /// Nothing: the fastest.
+    #[default]
+    None,
+    /// Every layer, in the backward pass: the intermediate results of one layer are kept instead of those of all.
+    Layers,
 }
 
 /// Some sequences of an optimizer step.
@@ -20,10 +34,14 @@ pub struct CausalLm {
 pub struct MicroBatch {
     /// The tokens.
     pub input: DecoderInput,
-    /// Positions whose next token is learned, as numbers in the flattened batch `[B·L]`; `[M]`.
-    pub rows: Tensor<1, Int>,
-    /// Those next tokens `[M]`.
+    /// Places whose hidden states are needed, as numbers in the flattened batch; `P` of them, ascending.
+    pub places: Vec<u32>,
+    /// Which of the places each target is said from `[M]`; `None` if M = P and each from its own.
+    pub rows: Option<Tensor<1, Int>>,
+    /// The tokens that are learned `[M]`.
     pub targets: Tensor<1, Int>,
+    /// How often each counts `[M]`; `None` for once.
+    pub weights: Option<Tensor<1>>,
 }
 
 /// One optimizer step.
@@ -32,20 +50,49 @@ pub struct LmStep {
     /// Its sequences, cut so that each part fits into memory.
     pub micro: Vec<MicroBatch>,
     /// Supervised tokens in all parts.
-    pub supervised: usize,
-    /// Tokens in all parts, without padding.
+    pub learned: usize,
+    /// Tokens in all parts, without padding; what sequences share is counted for each.
     pub tokens: usize,
+    /// Names the dropout streams of recomputed layers.
+    pub seed: u64,
 }
 
 impl CausalLm {
-    /// This part's share of the step's loss and of its accuracy, `[1]` each. Norm and head run on supervised positions only.
-    fn shares(&self, micro: &MicroBatch, supervised: usize) -> (Tensor<1>, Tensor<1>) {
-        let raw = self.decoder.forward_raw(&micro.input);
-        let [batch, length, width] = raw.dims();
-        let rows = raw.reshape([batch * length, width]).select(0, micro.rows.clone());
-        let rows = self.decoder.model.norm.forward(rows);
-        let scores = self.decoder.token_scores(rows, micro.targets.clone());
-        (scores.logprobs.sum().neg() / supervised as f64, scores.hits.sum() / supervised as f64)
+    /// This part's share of the step's loss and of its accuracy, `[1]` each, from the residual stream `[P, D]` at its places. Norm
+    /// and head run on these only.
+    fn shares(&self, raw: Tensor<2>, micro: &MicroBatch, learned: usize) -> (Tensor<1>, Tensor<1>) {
+        let hidden = self.decoder.model.norm.forward(raw);
+        let hidden = match &micro.rows {
+            Some(rows) => hidden.select(0, rows.clone()),
+            None => hidden,
+        };
+        let scores = self.decoder.token_scores(hidden, micro.targets.clone());
+        let mean = |values: Tensor<1>| {
+            let values = match &micro.weights {
+                Some(weights) => values * weights.clone(),
+                None => values,
+            };
+            values.sum() / learned as f64
+        };
+        (mean(scores.logprobs).neg(), mean(scores.hits))
+    }
+
+    /// Gradients and both shares of one part.
+    fn gradients(&self, micro: &MicroBatch, learned: usize, seed: u64) -> (GradientsParams, Tensor<1>) {
+        let mut shares = None;
+        let mut loss = |raw: Tensor<2>| {
+            let (loss, accuracy) = self.shares(raw, micro, learned);
+            shares = Some(Tensor::cat(vec![loss.clone().without_autodiff(), accuracy.without_autodiff()], 0));
+            loss
+        };
+        let gradients = match self.recompute {
+            Recompute::None => {
+                let loss = loss(self.decoder.forward_places(&micro.input, &micro.places));
+                GradientsParams::from_grads(loss.backward(), self)
+            }
+            Recompute::Layers => self.decoder.gradients_by_layer(&micro.input, &micro.places, seed, loss),
+        };
+        (gradients, shares.unwrap_or_else(|| zeros(&self.decoder.device().inner())))
     }
 }
 
@@ -61,12 +108,13 @@ impl TrainStep for CausalLm {
     fn step(&self, item: LmStep) -> TrainOutput<Scores> {
         let mut accumulator = GradientsAccumulator::new();
         let mut totals = zeros(&self.decoder.device().inner());
-        for micro in &item.micro {
-            let (loss, accuracy) = self.shares(micro, item.supervised);
-            accumulator.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
-            totals = totals + Tensor::cat(vec![loss.without_autodiff(), accuracy], 0);
+        for (part, micro) in item.micro.iter().enumerate() {
+            let seed = item.seed.wrapping_add((part as u64) << 32);
+            let (gradients, shares) = self.gradients(micro, item.learned, seed);
+            accumulator.accumulate(self, gradients);
+            totals = totals + shares;
         }
-        let scores = Scores::on_device(totals, item.supervised as f64, item.tokens);
+        let scores = Scores::on_device(totals, item.learned as f64, item.tokens);
         TrainOutput { grads: accumulator.grads(), item: scores }
     }
 }
@@ -77,10 +125,11 @@ impl InferenceStep for CausalLm {
 
     fn step(&self, item: LmStep) -> Scores {
         let totals = item.micro.iter().fold(zeros(&self.decoder.device()), |totals, micro| {
-            let (loss, accuracy) = self.shares(micro, item.supervised);
+            let raw = self.decoder.forward_places(&micro.input, &micro.places);
+            let (loss, accuracy) = self.shares(raw, micro, item.learned);
             totals + Tensor::cat(vec![loss, accuracy], 0)
         });
-        Scores::on_device(totals, item.supervised as f64, item.tokens)
+        Scores::on_device(totals, item.learned as f64, item.tokens)
     }
 }
 

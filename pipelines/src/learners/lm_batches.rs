@@ -1,25 +1,25 @@
 //! The optimizer steps of a fine-tuning.
 
 use super::causal_lm::{LmStep, MicroBatch};
-use crate::train::Batches;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use crate::train::{Batches, stream};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use datasets::sft::{SftDataset, StepPlan};
 use std::sync::Arc;
 
-/// Chats in steps of so many sequences, each step in micro-batches of similar length.
+/// Chats in steps of so many sequences, each step in micro-batches.
 pub struct LmBatches {
-    data: Arc<SftDataset>,
-    plan: StepPlan,
-    pad_id: u32,
-    vocab_size: usize,
-    len: usize,
-}
-
-impl LmBatches {
-    /// `len` steps of the plan, over as many epochs as that takes.
-    pub fn new(data: Arc<SftDataset>, plan: StepPlan, pad_id: u32, vocab_size: usize, len: usize) -> Self {
-        Self { data, plan, pad_id, vocab_size, len }
-    }
+    /// The chats.
+    pub data: Arc<SftDataset>,
+    /// Which of them go into which step.
+    pub plan: StepPlan,
+    /// Fills short sequences up.
+    pub pad_id: u32,
+    /// V.
+    pub vocab_size: usize,
+    /// Names the dropout streams.
+    pub seed: u64,
+    /// Steps, over as many epochs as that takes.
+    pub len: usize,
 }
 
 impl Batches<LmStep> for LmBatches {
@@ -29,20 +29,29 @@ impl Batches<LmStep> for LmBatches {
 
     fn batch(&self, index: usize, device: &Device) -> Result<LmStep, String> {
         let (epoch, step) = self.plan.position(index);
-        let mut result = LmStep { micro: Vec::new(), supervised: 0, tokens: 0 };
+        let seed = stream(self.seed, "layers", &[index as u64]);
+        let mut result = LmStep { micro: Vec::new(), learned: 0, tokens: 0, seed };
         for samples in self.plan.epoch(epoch).step(step) {
-            let batch = self.data.batch(&samples, self.pad_id).map_err(|e| e.to_string())?;
-            result.supervised += batch.targets.len();
-            result.tokens += batch.tokens();
+            let batch = self.data.batch(&samples, self.plan.packing(), self.pad_id).map_err(|e| e.to_string())?;
+            result.learned += batch.learned();
+            result.tokens += batch.tokens;
             let ints = |values: &[u32]| {
                 let values: Vec<i32> = values.iter().map(|v| *v as i32).collect();
                 let count = values.len();
                 Tensor::<1, Int>::from_data(TensorData::new(values, [count]), device)
             };
+            let repeated = batch.rows.len() > batch.places.len();
+            let weighted = batch.weights.iter().any(|weight| *weight != 1.0);
+            let input = batch.input(self.vocab_size, device).map_err(|e| e.to_string())?;
             result.micro.push(MicroBatch {
-                input: batch.padded.input(self.vocab_size, device).map_err(|e| e.to_string())?,
-                rows: ints(&batch.rows),
+                input,
+                rows: repeated.then(|| ints(&batch.rows)),
                 targets: ints(&batch.targets),
+                weights: weighted.then(|| {
+                    let count = batch.weights.len();
+                    Tensor::from_data(TensorData::new(batch.weights, [count]), (device, DType::F32))
+                }),
+                places: batch.places,
             });
         }
         Ok(result)

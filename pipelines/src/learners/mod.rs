@@ -6,7 +6,7 @@ mod glow;
 mod lm_batches;
 mod warmup;
 
-pub use causal_lm::{CausalLm, LmStep, MicroBatch};
+pub use causal_lm::{CausalLm, LmStep, MicroBatch, Recompute};
 pub use epochs::Epochs;
 pub use glow::{Contrast, GlowBatches, GlowData, GlowItem, GlowRecords, GlowTask, GlowTaskSettings};
 pub use lm_batches::LmBatches;

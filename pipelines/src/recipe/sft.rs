@@ -1,10 +1,12 @@
 //! Supervised fine-tuning of a decoder, and merging of what it trained.
 
 use burn_lora::LoraConfig;
+use datasets::sft::Packing;
 use serde::{Deserialize, Serialize};
 
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
 use super::source::Source;
+use crate::learners::Recompute;
 use crate::train::Schedule;
 
 /// Trains a decoder on the assistant's turns of chats, through a LoRA adapter or in full. The loss is the mean
@@ -38,6 +40,12 @@ pub struct Sft {
     /// takes. Default 32768.
     #[serde(default = "Sft::default_micro_tokens")]
     pub micro_tokens: usize,
+    /// How chats share a forward pass; the loss is the same. Default `SharedPrefix`.
+    #[serde(default)]
+    pub packing: Packing,
+    /// What is computed twice to save memory. Default `None`.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Chats with more tokens are left out, and counted. Default 10240.
     #[serde(default = "Sft::default_max_length")]
     pub max_length: usize,

@@ -50,8 +50,11 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         max_length: Some(stage.max_length.min(decoder.config().max_position_embeddings)),
         ..SftOptions::default()
     };
-    let plan = |data: &SftDataset, config: PlanConfig| StepPlan::new(data.lengths(), config, stream(seed, "data", &[]));
-    let config = PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
+    let plan = |data: &SftDataset| {
+        let (sequences_per_step, micro_tokens) = (stage.sequences_per_step, stage.micro_tokens);
+        let config = PlanConfig { sequences_per_step, micro_tokens, packing: stage.packing };
+        StepPlan::new(data, config, stream(seed, "data", &[]))
+    };
     let train = Arc::new(SftDataset::from_chat(&train_file, &tokenizer, &options)?);
     let counts = train.counts();
     context.say(&format!(
@@ -61,26 +64,32 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         counts.tokens,
         counts.supervised
     ));
-    let train_plan = plan(&train, config)?;
+    let train_plan = plan(&train)?;
     let steps_per_epoch = train_plan.steps_per_epoch();
     let all = stage.epochs * steps_per_epoch;
     let steps = stage.max_steps.map_or(all, |most| most.min(all));
-    let pad = tokenizer.fill_id();
+    let batches = |data: Arc<SftDataset>, plan: StepPlan, len: usize| LmBatches {
+        data,
+        plan,
+        pad_id: tokenizer.fill_id(),
+        vocab_size: vocab,
+        seed: stream(seed, "dropout", &[]),
+        len,
+    };
     let valid: LmBatches = match (&stage.eval, &valid_file) {
         (Some(eval), Some(file)) => {
             let data = SftDataset::from_chat(file, &tokenizer, &options)?;
-            let whole = PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
-            let valid_plan = plan(&data, whole)?;
+            let valid_plan = plan(&data)?;
             let most = eval.max_records.map_or(usize::MAX, |n| n.div_ceil(stage.sequences_per_step).max(1));
             let count = valid_plan.steps_per_epoch().min(most);
-            LmBatches::new(Arc::new(data), valid_plan, pad, vocab, count)
+            batches(Arc::new(data), valid_plan, count)
         }
         (Some(_), None) => {
             return Err(
                 context.error("`eval` needs held-out chats: train on a GraphQuestions stage with test workflows")
             );
         }
-        (None, _) => LmBatches::new(train.clone(), train_plan.clone(), pad, vocab, 0),
+        (None, _) => batches(train.clone(), train_plan.clone(), 0),
     };
 
     let mut rule = EarlyStopping::new(Direction::Lowest, stage.early_stopping.as_ref().map(|e| e.patience));
@@ -107,9 +116,9 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
             output.write(&task.decoder).map_err(|e| crate::train::Error::Keep(Box::new(e)))
         }
     };
-    let data =
-        FitData { train: Arc::new(LmBatches::new(train, train_plan, pad, vocab, steps)), valid: Arc::new(valid) };
-    let fitted = fit(CausalLm { decoder }, stage.optim.init(), data, &device, &context.folder, fit_options, keep_best)?;
+    let data = FitData { train: Arc::new(batches(train, train_plan, steps)), valid: Arc::new(valid) };
+    let task = CausalLm { decoder, recompute: stage.recompute };
+    let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, fit_options, keep_best)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
     }

@@ -302,7 +302,7 @@ impl Window {
 
 impl Scores {
     /// Brings the values to the host, together with others, which it returns: the only synchronisation of a step.
-    fn read<M: Task>(&mut self, extra: Option<Tensor<1>>) -> Vec<f64> {
+    pub fn read<M: Task>(&mut self, extra: Option<Tensor<1>>) -> Vec<f64> {
         let Some(device) = self.device.take() else { return Vec::new() };
         let count = device.dims()[0];
         let joined = match &extra {

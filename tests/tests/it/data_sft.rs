@@ -1,8 +1,8 @@
 //! From conversations to batches, with a real tokenizer.
 
-use burn_models::text::{Builtin, Specials, SuperviseOptions, Tokenizer};
+use burn_models::text::{Builtin, Specials, SuperviseOptions, Supervised, Tokenizer};
 use datasets::graph_questions::{Collection, GraphQuestions, GraphQuestionsConfig, OutputPaths, SourceWorkflow};
-use datasets::sft::{Overlong, PlanConfig, SftDataset, SftOptions, StepPlan};
+use datasets::sft::{Layout, Overlong, Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 use datasets::synthetic::{Synthetic, SyntheticConfig};
 use datasets::templates::Templates;
 use std::fs;
@@ -56,35 +56,53 @@ fn an_epoch_of_batches_holds_every_learned_token_once() {
     let path = question_file(folder.path());
     let tokenizer = Tokenizer::builtin(Builtin::Decoder).unwrap();
     let dataset = SftDataset::from_chat(&path, &tokenizer, &SftOptions::default()).unwrap();
-    let config = PlanConfig { sequences_per_step: 16, micro_tokens: 2048 };
-    let plan = StepPlan::new(dataset.lengths(), config, 9).unwrap();
-    for epoch in 0..2 {
-        let order = plan.epoch(epoch);
-        let (mut targets, mut tokens) = (0, 0);
-        for step in 0..order.len() {
-            let mut of_step = 0;
-            for group in order.step(step) {
-                let batch = dataset.batch(&group, tokenizer.fill_id()).unwrap();
-                assert!(group.len() == 1 || batch.padded.ids.len() <= 2048);
-                assert!(batch.rows.is_sorted());
-                for (row, target) in batch.rows.iter().zip(&batch.targets) {
-                    assert_eq!(batch.padded.ids[*row as usize + 1], *target);
-                    assert!(batch.padded.mask[*row as usize + 1]);
+    let mut computed = Vec::new();
+    for packing in [Packing::Padded, Packing::Packed, Packing::SharedPrefix] {
+        let config = PlanConfig { sequences_per_step: 16, micro_tokens: 2048, packing };
+        let plan = StepPlan::new(&dataset, config, 9).unwrap();
+        let mut places = 0;
+        for epoch in 0..2 {
+            let order = plan.epoch(epoch);
+            let (mut targets, mut tokens) = (0, 0);
+            for step in 0..order.len() {
+                let mut of_step = 0;
+                for group in order.step(step) {
+                    let batch = dataset.batch(&group, packing, tokenizer.fill_id()).unwrap();
+                    assert!(group.len() == 1 || batch.computed() <= 2048, "{packing:?}: {}", batch.computed());
+                    assert!(batch.rows.is_sorted() && batch.places.is_sorted());
+                    assert_eq!(batch.rows.last().map(|row| *row as usize + 1), Some(batch.places.len()));
+                    if let Layout::Padded(padded) = &batch.layout {
+                        for (row, target) in batch.rows.iter().zip(&batch.targets) {
+                            let place = batch.places[*row as usize] as usize + 1;
+                            assert_eq!((padded.ids[place], padded.mask[place]), (*target, true));
+                        }
+                    }
+                    of_step += batch.learned();
+                    tokens += batch.tokens;
+                    places += batch.computed();
                 }
-                of_step += batch.targets.len();
-                tokens += batch.tokens();
+                assert_eq!(of_step, dataset.learned_tokens(order.samples(step)));
+                targets += of_step;
             }
-            assert_eq!(of_step, dataset.learned_tokens(order.samples(step)));
-            targets += of_step;
+            assert_eq!((targets as u64, tokens as u64), (dataset.counts().supervised, dataset.counts().tokens));
         }
-        assert_eq!((targets as u64, tokens as u64), (dataset.counts().supervised, dataset.counts().tokens));
+        computed.push(places as u64);
     }
+    // Packed: nothing but tokens. Questions about one workflow share its description.
+    assert!(computed[0] > computed[1] && computed[1] == 2 * dataset.counts().tokens);
+    assert!(2 * computed[2] < computed[1], "{computed:?}");
 }
 
 #[test]
 fn a_step_is_found_again_from_its_number() {
-    let lengths: Vec<u32> = (0..300).map(|sample| 10 + sample % 50).collect();
-    let plan = || StepPlan::new(lengths.clone(), PlanConfig { sequences_per_step: 64, micro_tokens: 512 }, 5).unwrap();
+    let mut dataset = SftDataset::default();
+    for sample in 0..300u32 {
+        let ids: Vec<u32> = (0..10 + sample % 50).map(|i| if i < 5 { sample / 10 } else { i * sample % 97 }).collect();
+        let mask = (0..ids.len()).map(|at| at > 7).collect();
+        dataset.push(Path::new("c"), 1, &Supervised { ids, mask }, &SftOptions::default()).unwrap();
+    }
+    let config = PlanConfig { sequences_per_step: 64, micro_tokens: 512, packing: Packing::SharedPrefix };
+    let plan = || StepPlan::new(&dataset, config.clone(), 5).unwrap();
     let whole: Vec<_> = (0..12)
         .map(|step| {
             let (epoch, inner) = plan().position(step);

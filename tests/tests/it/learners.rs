@@ -7,9 +7,9 @@ use burn::train::TrainStep;
 use burn_lora::{LoraConfig, Projections};
 use burn_models::decoder::{Decoder, DecoderConfig};
 use burn_models::text::{Message, SuperviseOptions, Tokenizer, builtin::Builtin};
-use datasets::sft::{PlanConfig, SftDataset, SftOptions, StepPlan};
+use datasets::sft::{Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 use hearth::embedding::{LlmPooling, embed_tokens};
-use hearth::learners::{CausalLm, LmBatches};
+use hearth::learners::{CausalLm, LmBatches, Recompute};
 use hearth::train::Batches;
 use hearth_tests::{assert_l2, relative_l2, values};
 use std::path::Path;
@@ -45,11 +45,11 @@ fn chats() -> Arc<SftDataset> {
     Arc::new(data)
 }
 
-fn batches(micro_tokens: usize, sequences_per_step: usize) -> LmBatches {
+fn batches(packing: Packing, micro_tokens: usize, sequences_per_step: usize) -> LmBatches {
     let data = chats();
-    let plan = StepPlan::new(data.lengths(), PlanConfig { sequences_per_step, micro_tokens }, 3).unwrap();
-    let steps = plan.steps_per_epoch();
-    LmBatches::new(data, plan, 0, tokenizer().vocab_size(), steps)
+    let plan = StepPlan::new(&data, PlanConfig { sequences_per_step, micro_tokens, packing }, 3).unwrap();
+    let len = plan.steps_per_epoch();
+    LmBatches { data, plan, pad_id: 0, vocab_size: tokenizer().vocab_size(), seed: 5, len }
 }
 
 struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
@@ -77,27 +77,78 @@ fn tasks(device: &Device) -> Vec<(&'static str, CausalLm)> {
         let b = adapter.lora_b.val().without_autodiff() + 0.02;
         adapter.lora_b = Param::from_tensor(Tensor::from_data(b.into_data(), device));
     }
-    vec![("full", CausalLm { decoder: decoder(device) }), ("lora", CausalLm { decoder: adapted })]
+    let recompute = Recompute::None;
+    vec![("full", CausalLm { decoder: decoder(device), recompute }), ("lora", CausalLm { decoder: adapted, recompute })]
 }
 
 #[test]
-fn accumulated_is_one_big_batch() {
+fn packed_shared_cut_and_recomputed_are_one_padded_batch() {
     for (name, device) in hearth_tests::devices() {
         let device = device.autodiff();
-        for (kind, task) in tasks(&device) {
-            let whole = batches(1 << 20, 7).batch(0, &device).unwrap();
-            let cut = batches(64, 7).batch(0, &device).unwrap();
-            assert_eq!((whole.micro.len(), whole.supervised, whole.tokens), (1, cut.supervised, cut.tokens));
-            assert!(cut.micro.len() > 4, "{} micro-batches", cut.micro.len());
-            let [whole, cut] = [whole, cut].map(|step| gradients(&task, &TrainStep::step(&task, step).grads));
-            assert_eq!(whole.len(), cut.len());
+        for (kind, mut task) in tasks(&device) {
+            let whole = batches(Packing::Padded, 1 << 20, 7).batch(0, &device).unwrap();
+            assert_eq!(whole.micro.len(), 1);
+            let (learned, tokens) = (whole.learned, whole.tokens);
+            let whole = gradients(&task, &TrainStep::step(&task, whole).grads);
             // Full: the table, the last norm, seven projections and four norms in two layers. Adapters: A and B.
             assert_eq!(whole.len(), if kind == "lora" { 28 } else { 24 });
-            for (whole, cut) in whole.iter().zip(&cut) {
-                assert_l2(&format!("{name} {kind}"), cut, whole, 1e-5);
+            for packing in [Packing::Padded, Packing::Packed, Packing::SharedPrefix] {
+                for (micro_tokens, recompute) in [
+                    (64, Recompute::None),
+                    (1 << 20, Recompute::None),
+                    (64, Recompute::Layers),
+                    (1 << 20, Recompute::Layers),
+                ] {
+                    let what = format!("{name} {kind} {packing:?} {micro_tokens} {recompute:?}");
+                    let step = batches(packing, micro_tokens, 7).batch(0, &device).unwrap();
+                    assert_eq!((step.learned, step.tokens), (learned, tokens), "{what}");
+                    assert_eq!(step.micro.len() > 1, micro_tokens == 64, "{what}: {} parts", step.micro.len());
+                    task.recompute = recompute;
+                    let got = gradients(&task, &TrainStep::step(&task, step).grads);
+                    assert_eq!(whole.len(), got.len(), "{what}");
+                    for (whole, got) in whole.iter().zip(&got) {
+                        assert_l2(&what, got, whole, 1e-5);
+                    }
+                }
             }
         }
     }
+}
+
+/// With dropout, a recomputed layer must draw the same numbers as in the first pass: then the gradient is that of the loss that
+/// was reported, which finite differences show.
+#[test]
+fn recomputed_layers_drop_the_same_elements() {
+    let (_, device) = hearth_tests::devices().swap_remove(0);
+    let device = device.autodiff();
+    let lora = LoraConfig { rank: 4, dropout: 0.5, ..LoraConfig::default() };
+    let mut task = tasks(&device).swap_remove(1).1;
+    let fresh = decoder(&device).attach_lora(&lora, 9).unwrap();
+    for ((_, old), (_, new)) in task.decoder.projections_mut().into_iter().zip(fresh.projections()) {
+        old.lora.as_mut().unwrap().dropout = new.lora.as_ref().unwrap().dropout.clone();
+    }
+    task.recompute = Recompute::Layers;
+    let run = |task: &CausalLm| {
+        let step = batches(Packing::SharedPrefix, 1 << 20, 7).batch(0, &device).unwrap();
+        let mut output = TrainStep::step(task, step);
+        output.item.read::<CausalLm>(None);
+        (output.item.get("loss").unwrap(), gradients(task, &output.grads))
+    };
+    let (loss, gradient) = run(&task);
+    assert_eq!(loss, run(&task).0, "the same step, the same numbers");
+    // B of the first layer's first projection, the second of a layer's two gradients.
+    let shift = |task: &mut CausalLm, by: f32| {
+        let adapter = task.decoder.projections_mut().swap_remove(0).1.lora.as_mut().unwrap();
+        let b = adapter.lora_b.val().without_autodiff() + by;
+        adapter.lora_b = Param::from_tensor(Tensor::from_data(b.into_data(), &device));
+    };
+    let step = 1e-2;
+    shift(&mut task, step);
+    let up = run(&task).0;
+    shift(&mut task, -2.0 * step);
+    let down = run(&task).0;
+    let (difference, sum) = ((up - down) / (2.0 * f64::from(step)), f64::from(gradient[1].iter().sum::<f32>()));
+    assert!((difference - sum).abs() < 0.02 * sum.abs().max(0.01), "{difference} {sum}");
 }
 
 #[test]
@@ -105,14 +156,14 @@ fn an_epoch_of_steps_has_the_gradient_of_all_chats() {
     let (_, device) = hearth_tests::devices().swap_remove(0);
     let device = device.autodiff();
     let (_, task) = tasks(&device).swap_remove(1);
-    let whole = batches(1 << 20, 7).batch(0, &device).unwrap();
-    let total = whole.supervised as f64;
+    let whole = batches(Packing::Padded, 1 << 20, 7).batch(0, &device).unwrap();
+    let total = whole.learned as f64;
     let whole = gradients(&task, &TrainStep::step(&task, whole).grads);
-    let steps = batches(128, 3);
+    let steps = batches(Packing::SharedPrefix, 128, 3);
     let mut sum: Vec<Vec<f32>> = whole.iter().map(|g| vec![0.0; g.len()]).collect();
     for index in 0..steps.len() {
         let step = steps.batch(index, &device).unwrap();
-        let share = (step.supervised as f64 / total) as f32;
+        let share = (step.learned as f64 / total) as f32;
         for (sum, grad) in sum.iter_mut().zip(gradients(&task, &TrainStep::step(&task, step).grads)) {
             sum.iter_mut().zip(grad).for_each(|(s, g)| *s += share * g);
         }

@@ -18,6 +18,7 @@ mod glow_settings;
 mod glow_training;
 mod gnn_properties;
 mod learners;
+mod ops_properties;
 mod parity_decoder;
 mod parity_encoder;
 mod parity_glow;

@@ -1,0 +1,378 @@
+//! Loops over `f32` slices, for the CPU device `Flex`, whose own exponentials run one at a time on one thread.
+//!
+//! Each loop is compiled for several instruction sets, of which the processor's best is taken at run time, and runs on all
+//! threads. Results do not depend on the number of threads: a row is summed by one thread, in a fixed order.
+
+use burn::tensor::Tensor;
+#[cfg(feature = "flex")]
+use burn::tensor::{DType, Device, TensorData};
+use rayon::prelude::*;
+
+/// Compiles a function for the baseline of the processor's family and for newer ones, and takes the best at run time.
+macro_rules! versions {
+    (fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                if is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("fma")
+                {
+                    // SAFETY: the processor has these instructions: avx512bw implies avx512f and avx2.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the processor has these instructions.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            plain($($argument),*)
+        }
+    };
+}
+
+/// Partial sums of one row; enough for the widest registers.
+const LANES: usize = 16;
+/// Elements that are worth a task of their own.
+const TASK: usize = 1 << 14;
+/// Below it `exp` is 0 in what follows.
+const LOWEST: f32 = -87.0;
+
+/// eˣ to about 1e-7 relative; 0 below −87, e⁸⁸ above 88; NaN stays.
+///
+/// x = n·ln 2 + r, |r| ≤ ½ ln 2; the polynomial for eʳ is that of the Cephes library.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Added and subtracted, it rounds to an integer, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let bounded = if x < LOWEST { LOWEST } else { x };
+    let bounded = if bounded > 88.0 { 88.0 } else { bounded };
+    let shifted = bounded * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = bounded - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5e-1;
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
+    let value = (p * r * r + r + 1.0) * power;
+    if x < LOWEST { 0.0 } else { value }
+}
+
+/// 1 / (1 + e⁻ˣ).
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Folds a row in [`LANES`] lanes, then the lanes.
+#[inline(always)]
+fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = f(*lane, *x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = f(*lane, *x);
+    }
+    lanes.into_iter().fold(start, f)
+}
+
+/// The sum of `f(x, y)` over two rows.
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in xs.iter().zip(ys) {
+        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane += f(*x, *y);
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += f(*x, *y);
+    }
+    lanes.into_iter().sum()
+}
+
+/// The larger; NaN where there is one.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
+/// How many rows of a width make a task.
+fn rows_per_task(width: usize) -> usize {
+    (TASK / width.max(1)).max(1)
+}
+
+/// What is added to the last `width` elements of every row of a matrix.
+pub(super) struct Mask<'a> {
+    /// 0 or a very negative number.
+    pub(super) values: &'a [f32],
+    /// Elements of a row of the mask.
+    pub(super) width: usize,
+    /// From a row of the matrix to one of the mask.
+    pub(super) row: RowOf<'a>,
+}
+
+impl Mask<'_> {
+    #[inline(always)]
+    fn add(&self, row: usize, x: &mut [f32]) {
+        if self.width > 0 {
+            let start = (self.row)(row) * self.width;
+            let at = x.len() - self.width;
+            for (x, m) in x[at..].iter_mut().zip(&self.values[start..start + self.width]) {
+                *x += m;
+            }
+        }
+    }
+}
+
+/// Turns every row x of `matrix` (plus its mask) into exp(x − max x), and returns max x and the sum of the results. A row in
+/// which everything is masked becomes 0 with sum 1.
+pub(super) fn exponentials(matrix: &mut [f32], width: usize, mask: &Mask) -> (Vec<f32>, Vec<f32>) {
+    let rows = matrix.len() / width.max(1);
+    let (mut largest, mut sums) = (vec![0.0; rows], vec![1.0; rows]);
+    let tall = rows_per_task(width);
+    let results = largest.par_chunks_mut(tall).zip(sums.par_chunks_mut(tall));
+    matrix.par_chunks_mut((tall * width).max(1)).zip(results).enumerate().for_each(
+        |(task, (part, (largest, sums)))| {
+            for (i, row) in part.chunks_exact_mut(width).enumerate() {
+                mask.add(task * tall + i, row);
+                (largest[i], sums[i]) = exponentials_of(row);
+            }
+        },
+    );
+    (largest, sums)
+}
+
+versions! {
+    fn exponentials_of(row: &mut [f32]) -> (f32, f32) {
+        let top = fold(row, f32::NEG_INFINITY, larger);
+        if top < -1e29 {
+            row.fill(0.0);
+            return (top, 1.0);
+        }
+        for x in row.iter_mut() {
+            *x = exp(*x - top);
+        }
+        (top, fold(row, 0.0, |a, b| a + b))
+    }
+}
+
+/// The backward step of a softmax that is computed again: with p = exp(x + mask − normaliser), `scores` x becomes p and
+/// `gradient` g becomes p·(g − delta).
+pub(super) fn softmax_gradients(
+    scores: &mut [f32],
+    gradient: &mut [f32],
+    width: usize,
+    mask: &Mask,
+    normalisers: &[f32],
+    deltas: &[f32],
+) {
+    let tall = rows_per_task(width);
+    let size = (tall * width).max(1);
+    scores.par_chunks_mut(size).zip(gradient.par_chunks_mut(size)).enumerate().for_each(
+        |(task, (scores, gradient))| {
+            let rows = scores.chunks_exact_mut(width).zip(gradient.chunks_exact_mut(width));
+            for (i, (x, g)) in rows.enumerate() {
+                let row = task * tall + i;
+                mask.add(row, x);
+                softmax_gradients_of(x, g, normalisers[row], deltas[row]);
+            }
+        },
+    );
+}
+
+versions! {
+    fn softmax_gradients_of(x: &mut [f32], g: &mut [f32], normaliser: f32, delta: f32) {
+        for (x, g) in x.iter_mut().zip(g) {
+            let p = exp(*x - normaliser);
+            *x = p;
+            *g = p * (*g - delta);
+        }
+    }
+}
+
+/// silu(g)·u, written over u.
+pub(super) fn swiglu(gate: &[f32], up: &mut [f32]) {
+    up.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).for_each(|(up, gate)| swiglu_of(gate, up));
+}
+
+versions! {
+    fn swiglu_of(gate: &[f32], up: &mut [f32]) {
+        for (u, g) in up.iter_mut().zip(gate) {
+            *u *= g * sigmoid(*g);
+        }
+    }
+}
+
+/// The gradients of silu(g)·u, written over g and u.
+pub(super) fn swiglu_gradients(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    let parts = gate.par_chunks_mut(TASK).zip(up.par_chunks_mut(TASK)).zip(gradient.par_chunks(TASK));
+    parts.for_each(|((gate, up), gradient)| swiglu_gradients_of(gate, up, gradient));
+}
+
+versions! {
+    fn swiglu_gradients_of(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+        for ((g, u), dy) in gate.iter_mut().zip(up).zip(gradient) {
+            let s = sigmoid(*g);
+            let silu = *g * s;
+            *g = dy * *u * (s + silu * (1.0 - s));
+            *u = dy * silu;
+        }
+    }
+}
+
+/// x / √(mean(x²) + ε) · w of every row, written over x; returns the scales.
+pub(super) fn rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+    let width = weight.len();
+    let tall = rows_per_task(width);
+    let mut scales = vec![0.0; x.len() / width];
+    let parts = x.par_chunks_mut(tall * width).zip(scales.par_chunks_mut(tall));
+    parts.for_each(|(x, scales)| rms_norm_of(x, weight, epsilon, scales));
+    scales
+}
+
+versions! {
+    fn rms_norm_of(x: &mut [f32], weight: &[f32], epsilon: f32, scales: &mut [f32]) {
+        let width = weight.len();
+        for (x, scale) in x.chunks_exact_mut(width).zip(scales) {
+            *scale = (dot(x, x, |a, b| a * b) / width as f32 + epsilon).sqrt().recip();
+            for (x, w) in x.iter_mut().zip(weight) {
+                *x = *x * *scale * w;
+            }
+        }
+    }
+}
+
+/// The gradient of [`rms_norm`] with respect to x, written over the value's gradient.
+pub(super) fn rms_norm_gradient(x: &[f32], weight: &[f32], scales: &[f32], gradient: &mut [f32]) {
+    let width = weight.len();
+    let tall = rows_per_task(width);
+    let parts = gradient.par_chunks_mut(tall * width).zip(x.par_chunks(tall * width)).zip(scales.par_chunks(tall));
+    parts.for_each(|((gradient, x), scales)| rms_norm_gradient_of(x, weight, scales, gradient));
+}
+
+versions! {
+    fn rms_norm_gradient_of(x: &[f32], weight: &[f32], scales: &[f32], gradient: &mut [f32]) {
+        let width = weight.len();
+        for ((g, x), scale) in gradient.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(scales) {
+            for (g, w) in g.iter_mut().zip(weight) {
+                *g *= w;
+            }
+            let along = dot(g, x, |g, x| g * x) * scale * scale * scale / width as f32;
+            for (g, x) in g.iter_mut().zip(x) {
+                *g = *g * scale - x * along;
+            }
+        }
+    }
+}
+
+/// Which row of one matrix belongs to a row of another.
+type RowOf<'a> = &'a (dyn Fn(usize) -> usize + Sync);
+
+/// Turns pairs (element i, element i + half) of every row by the angles of its row of `cos` and `sin`, backwards with
+/// `sign` −1.
+pub(super) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32, row: RowOf) {
+    let width = 2 * half;
+    let tall = rows_per_task(width);
+    x.par_chunks_mut(tall * width).enumerate().for_each(|(task, part)| {
+        for (i, x) in part.chunks_exact_mut(width).enumerate() {
+            let at = row(task * tall + i) * half;
+            rotate_row(x, &cos[at..at + half], &sin[at..at + half], sign);
+        }
+    });
+}
+
+versions! {
+    fn rotate_row(x: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        let (first, second) = x.split_at_mut(cos.len());
+        for ((a, b), (c, s)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
+            let s = s * sign;
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
+}
+
+/// Runs `f` on the elements of a tensor on the device `Flex` in f32, in order; any other tensor comes back as it was.
+#[cfg(feature = "flex")]
+pub(super) fn update<const D: usize, R>(
+    tensor: Tensor<D>,
+    f: impl FnOnce(&mut [f32]) -> R,
+) -> Result<(Tensor<D>, R), Tensor<D>> {
+    use burn::backend::Flex;
+    if !is_flex(&tensor) {
+        return Err(tensor);
+    }
+    let mut primitive = primitive(tensor);
+    let len = primitive.layout().num_elements();
+    let whole = primitive.layout().start_offset() == 0 && primitive.bytes().len() == len * size_of::<f32>();
+    if !(whole && primitive.is_unique()) {
+        let values = primitive.as_slice::<f32>().unwrap_or_default().to_vec();
+        let shape = primitive.layout().shape().clone();
+        primitive = burn::backend::flex::FlexTensor::from_data(TensorData::new(values, shape));
+    }
+    let result = f(primitive.storage_mut::<f32>());
+    Ok((Tensor::from_primitive::<Flex>(primitive), result))
+}
+
+/// Runs `f` on the elements of a tensor for which [`is_flex`] holds, in order.
+#[cfg(feature = "flex")]
+pub(super) fn read<const D: usize, R>(tensor: &Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
+    f(primitive(tensor.clone()).as_slice::<f32>().unwrap_or_default())
+}
+
+/// A contiguous tensor of the device `Flex`.
+#[cfg(feature = "flex")]
+fn primitive<const D: usize>(tensor: Tensor<D>) -> burn::backend::flex::FlexTensor {
+    let primitive = tensor.try_into_primitive::<burn::backend::Flex>();
+    let primitive = primitive.unwrap_or_else(|e| unreachable!("a tensor on Flex is one of Flex: {e:?}"));
+    if primitive.is_contiguous() { primitive } else { primitive.to_contiguous() }
+}
+
+/// Whether the loops of this module run on a tensor.
+#[cfg(feature = "flex")]
+pub(super) fn is_flex<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && tensor.device() == Device::flex()
+}
+
+/// Without the device `Flex` there is nothing for the loops to run on.
+#[cfg(not(feature = "flex"))]
+mod absent {
+    use super::Tensor;
+
+    pub(in super::super) fn update<const D: usize, R>(
+        tensor: Tensor<D>,
+        _f: impl FnOnce(&mut [f32]) -> R,
+    ) -> Result<(Tensor<D>, R), Tensor<D>> {
+        Err(tensor)
+    }
+
+    pub(in super::super) fn read<const D: usize, R>(_tensor: &Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
+        f(&[])
+    }
+
+    pub(in super::super) fn is_flex<const D: usize>(_tensor: &Tensor<D>) -> bool {
+        false
+    }
+}
+#[cfg(not(feature = "flex"))]
+pub(super) use absent::{is_flex, read, update};

@@ -1,0 +1,21 @@
+//! The operations that take most of a decoder's time, each with a gradient of its own that keeps little and computes little.
+//!
+//! | function | keeps for the backward pass | instead of |
+//! | --- | --- | --- |
+//! | [`attention`] | inputs, output, one number per query and head | all scores, several times |
+//! | [`token_scores`] | one gradient row per token | all logits, several times |
+//! | [`swiglu`], [`rms_norm`], [`rotate`] | inputs | every intermediate |
+//!
+//! They are written on Burn's tensor operations, for every device. On the CPU device `Flex` the loops between the matrix
+//! products are our own (`cpu`), as its exponentials run on one thread, one at a time. Property tests compare each function
+//! and its gradient with its definition, composed of Burn's operations.
+
+mod attention;
+mod cpu;
+mod function;
+mod pointwise;
+mod token_scores;
+
+pub use attention::{Tile, View, attention};
+pub use pointwise::{Angles, rms_norm, rotate, swiglu};
+pub use token_scores::{Table, TokenScores, token_scores};

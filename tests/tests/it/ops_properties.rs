@@ -1,0 +1,254 @@
+//! Each operation with a gradient of its own, beside its definition composed of Burn's operations: values and gradients.
+
+use burn::tensor::activation::{log_softmax, silu, softmax};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_models::decoder::{DecoderConfig, Packed, Padded};
+use burn_models::ops::{Angles, Table, Tile, View, attention, rms_norm, rotate, swiglu, token_scores};
+use hearth_tests::{assert_close, devices, values};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Numbers from a seed, on an autodiff device, with a gradient.
+fn numbers<const D: usize>(rng: &mut ChaCha8Rng, shape: [usize; D], scale: f32, device: &Device) -> Tensor<D> {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| (rng.random::<f32>() - 0.5) * 2.0 * scale).collect();
+    Tensor::from_data(TensorData::new(values, shape), device).require_grad()
+}
+
+/// Compares `ours` with `theirs` in value and, for a random linear function of the value, in the gradient of every input.
+fn compare<const A: usize, const B: usize, const C: usize, const D: usize>(
+    what: &str,
+    inputs: (Tensor<A>, Tensor<B>, Tensor<C>),
+    ours: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
+    theirs: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
+) {
+    let (a, b, c) = inputs;
+    let (got, want) = (ours(a.clone(), b.clone(), c.clone()), theirs(a.clone(), b.clone(), c.clone()));
+    assert_close(what, &values(got.clone().inner()), &values(want.clone().inner()), 2e-5);
+    let direction = numbers(&mut ChaCha8Rng::seed_from_u64(1), want.dims(), 1.0, &want.device()).detach();
+    let [got, want] = [got, want].map(|value| {
+        let gradients = (value * direction.clone()).sum().backward();
+        [a.grad(&gradients).map(values), b.grad(&gradients).map(values), c.grad(&gradients).map(values)]
+    });
+    for (i, (got, want)) in got.into_iter().zip(want).enumerate() {
+        assert_eq!(got.is_some(), want.is_some(), "{what}: gradient {i}");
+        if let (Some(got), Some(want)) = (got, want) {
+            // Some gradients are zero, up to rounding.
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let (difference, size) =
+                (norm(&mut got.iter().zip(&want).map(|(a, b)| a - b)), norm(&mut want.iter().copied()));
+            assert!(difference <= 2e-5 * size.max(1.0), "{what}: gradient {i}: {difference} beside {size}");
+        }
+    }
+}
+
+/// What a query at column i sees of the key j.
+fn sees(until: Option<&[i32]>, at: i32, key: usize) -> bool {
+    key as i32 <= at && until.is_none_or(|until| until[key] > at)
+}
+
+/// Attention by its definition: all scores at once.
+fn definition(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, at: &[i32], until: Option<&(Vec<i32>, usize)>) -> Tensor<4> {
+    let ([batch, heads, queries, _], [_, groups, keys, width]) = (q.dims(), k.dims());
+    let repeat = |x: Tensor<4>| {
+        let x = x.reshape([batch, groups, 1, keys, width]).expand([batch, groups, heads / groups, keys, width]);
+        x.reshape([batch, heads, keys, width])
+    };
+    let rows = until.map_or(1, |(_, rows)| *rows);
+    let mut mask = Vec::new();
+    for row in 0..rows {
+        let until = until.map(|(until, _)| &until[row * keys..(row + 1) * keys]);
+        mask.extend(
+            at.iter().flat_map(|at| (0..keys).map(move |key| if sees(until, *at, key) { 0.0 } else { -1e30f32 })),
+        );
+    }
+    let mask = Tensor::<4>::from_data(TensorData::new(mask, [rows, 1, queries, keys]), &q.device());
+    softmax(q.matmul(repeat(k).swap_dims(2, 3)) + mask, 3).matmul(repeat(v))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn attention_in_tiles(seed in any::<u64>(), length in 1usize..70, tile in 1usize..40, batch in 1usize..3, kind in 0usize..4) {
+        for (name, device) in devices() {
+            let device = device.autodiff();
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            // Plain causal; padding on the left; packed documents; a prefix with branches.
+            let until = match kind {
+                0 => None,
+                1 => {
+                    let pads: Vec<usize> = (0..batch).map(|_| rng.random_range(0..length)).collect();
+                    let until = pads.iter().flat_map(|pad| (0..length).map(move |j| if j < *pad { 0 } else { i32::MAX }));
+                    Some((until.collect::<Vec<_>>(), batch))
+                }
+                2 => Some(((0..length).map(|j| ((j / 7 + 1) * 7).min(length) as i32).collect(), 1)),
+                _ => {
+                    let prefix = length / 3;
+                    let branch = |j: usize| if j < prefix { length } else { (prefix + ((j - prefix) / 5 + 1) * 5).min(length) };
+                    Some(((0..length).map(|j| branch(j) as i32).collect(), 1))
+                }
+            };
+            // All places, or every third.
+            let at: Vec<i32> = (0..length as i32).step_by(if seed % 2 == 0 { 1 } else { 3 }).collect();
+            let tiles = (0..at.len()).step_by(tile).map(|first| {
+                let end = at.len().min(first + tile);
+                // The whole past, looked at one by one: the decoder's own tiles are compared below.
+                Tile { queries: first..end, full: Vec::new(), partial: vec![0..at[end - 1] as usize + 1] }
+            });
+            let view = View::new(at.clone(), until.clone(), tiles.collect());
+            let inputs = (
+                numbers(&mut rng, [batch, 4, at.len(), 6], 2.0, &device),
+                numbers(&mut rng, [batch, 2, length, 6], 1.0, &device),
+                numbers(&mut rng, [batch, 2, length, 6], 1.0, &device),
+            );
+            // A place that sees nothing is padding: what comes out has no meaning, and no gradient flows from it.
+            let seen: Vec<f32> = (0..batch).flat_map(|row| {
+                let until = until.as_ref().map(|(until, rows)| &until[row % rows * length..][..length]);
+                at.iter().map(move |at| f32::from((0..length).any(|key| sees(until, *at, key)))).collect::<Vec<_>>()
+            }).collect();
+            let seen = Tensor::<4>::from_data(TensorData::new(seen, [batch, 1, at.len(), 1]), &device);
+            compare(
+                &format!("{name} kind {kind}"),
+                inputs,
+                |q, k, v| attention(q, k, v, &view) * seen.clone(),
+                |q, k, v| definition(q, k, v, &at, until.as_ref()) * seen.clone(),
+            );
+        }
+    }
+}
+
+#[test]
+fn pointwise_operations() {
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let three = |rng: &mut ChaCha8Rng| numbers::<3>(rng, [3, 5, 37], 9.0, &device);
+        let (a, b) = (three(&mut rng), three(&mut rng));
+        compare(
+            &format!("{name} swiglu"),
+            (a.clone(), b, numbers(&mut rng, [1], 1.0, &device)),
+            |a, b, _: Tensor<1>| swiglu(a, b),
+            |a, b, _| silu(a) * b,
+        );
+        let weight = numbers::<1>(&mut rng, [37], 1.0, &device);
+        let norm = |x: Tensor<3>, w: Tensor<1>| {
+            let scale = (x.clone().square().mean_dim(2) + 1e-6).sqrt().recip();
+            x * scale * w.unsqueeze()
+        };
+        let unused = numbers::<1>(&mut rng, [1], 1.0, &device);
+        compare(
+            &format!("{name} norm"),
+            (a, weight, unused.clone()),
+            |x, w, _| rms_norm(x, w, 1e-6),
+            |x, w, _| norm(x, w),
+        );
+        let turned = numbers::<4>(&mut rng, [2, 1, 6, 4], 3.0, &device).detach();
+        let angles =
+            Angles { cos: turned.clone().cos().without_autodiff(), sin: turned.clone().sin().without_autodiff() };
+        let x = numbers::<4>(&mut rng, [2, 3, 6, 8], 1.0, &device);
+        compare(
+            &format!("{name} rotate"),
+            (x, unused.clone(), unused),
+            |x, _, _| rotate(x, &angles),
+            |x, _, _| {
+                let (a, b) = (x.clone().slice_dim(3, 0..4), x.slice_dim(3, 4..8));
+                let (cos, sin) = (turned.clone().cos(), turned.clone().sin());
+                Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 3)
+            },
+        );
+    }
+}
+
+#[test]
+fn cross_entropy_in_chunks() {
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let targets: Vec<i32> = (0..9).map(|_| rng.random_range(0..53)).collect();
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [9]), &device);
+        let hidden = numbers::<2>(&mut rng, [9, 6], 3.0, &device);
+        let unused = numbers::<1>(&mut rng, [1], 1.0, &device);
+        for (table, shape) in [(Table::Rows, [53, 6]), (Table::Columns, [6, 53])] {
+            let weight = numbers::<2>(&mut rng, shape, 2.0, &device);
+            for chunk in [1, 4, 100] {
+                compare(
+                    &format!("{name} {table:?} chunk {chunk}"),
+                    (hidden.clone(), weight.clone(), unused.clone()),
+                    |h, w, _| token_scores(h, w, table, targets.clone(), chunk).logprobs,
+                    |h, w, _| {
+                        let w = if table == Table::Rows { w.transpose() } else { w };
+                        log_softmax(h.matmul(w), 1).gather(1, targets.clone().reshape([9, 1])).reshape([9])
+                    },
+                );
+            }
+            let logits = hidden.clone().inner().matmul(if table == Table::Rows {
+                weight.clone().inner().transpose()
+            } else {
+                weight.clone().inner()
+            });
+            let best = logits.argmax(1).reshape([9]).equal(targets.clone().inner()).float().cast(DType::F32);
+            let hits = token_scores(hidden.clone(), weight, table, targets.clone(), 2).hits;
+            assert_eq!(values(hits.without_autodiff()), values(best));
+        }
+    }
+}
+
+/// Numbers that are not finite must come out as such: a stage stops on them.
+#[test]
+fn what_is_not_a_number_stays_so() {
+    for (_, device) in devices() {
+        let bad = Tensor::<2>::from_data([[1.0, f32::NAN, 2.0], [0.5, 1.0, -1.0]], &device);
+        assert!(values(swiglu(bad.clone(), bad.clone()))[1].is_nan());
+        let normed = values(rms_norm(bad.clone(), Tensor::ones([3], &device), 1e-6));
+        assert!(normed[0].is_nan() && normed[3].is_finite());
+        let targets = Tensor::<1, Int>::from_data([0, 1], &device);
+        let weight = Tensor::<2>::ones([4, 3], &device);
+        let scores = values(token_scores(bad, weight, Table::Rows, targets, 8).logprobs);
+        assert!(scores[0].is_nan() && scores[1].is_finite());
+    }
+}
+
+/// A sequence's hidden states do not depend on what it is packed with, nor on what it shares.
+#[test]
+fn packed_rows_are_their_sequences_alone() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let prefix: Vec<u32> = (0..150).map(|_| rng.random_range(0..90)).collect();
+    // Long enough for several tiles.
+    let mut sequences: Vec<Vec<u32>> = (0..40)
+        .map(|i| {
+            let own = (0..1 + i * 7 % 30).map(|_| rng.random_range(0..90));
+            prefix[..[0, 150, 150, 80][i % 4]].iter().copied().chain(own).collect()
+        })
+        .collect();
+    sequences.sort();
+    let config = DecoderConfig { vocab_size: 90, initializer_range: 0.3, ..DecoderConfig::default() };
+    for (name, device) in devices() {
+        let model = config.init(1, burn::tensor::FloatDType::F32, &device).unwrap();
+        let (mut packed, mut path, mut paths) = (Packed::default(), Vec::new(), Vec::new());
+        for (i, sequence) in sequences.iter().enumerate() {
+            let before = if i == 0 { &[][..] } else { &sequences[i - 1] };
+            let shared = before.iter().zip(sequence).take_while(|(a, b)| a == b).count();
+            packed.push(sequence, shared, &mut path);
+            paths.push(path.clone());
+        }
+        assert!(packed.ids.len() * 3 < sequences.iter().map(Vec::len).sum::<usize>() * 2);
+        let input = packed.input(90, &device).unwrap();
+        let whole = values(model.forward_hidden(&input).reshape([-1, 128]));
+        // Only the ends of the sequences, which is what the last layer then computes.
+        let mut ends: Vec<u32> = paths.iter().map(|path| path[path.len() - 1]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let some = values(model.model.norm.forward(model.forward_places(&input, &ends)));
+        for (sequence, path) in sequences.iter().zip(&paths) {
+            let alone = Padded::right(&[sequence], 0).unwrap().input(90, &device).unwrap();
+            let alone = values(model.forward_hidden(&alone).reshape([-1, 128]));
+            let row = |values: &[f32], at: usize| values[at * 128..(at + 1) * 128].to_vec();
+            let together: Vec<f32> = path.iter().flat_map(|place| row(&whole, *place as usize)).collect();
+            assert_close(&format!("{name} packed"), &together, &alone, 2e-4);
+            let last = path[path.len() - 1];
+            let end = ends.binary_search(&last).unwrap();
+            assert_close(&format!("{name} places"), &row(&some, end), &row(&alone, sequence.len() - 1), 2e-4);
+        }
+    }
+}
