@@ -97,6 +97,11 @@ impl AdjacencyTarget {
             num_nodes: first_node,
         })
     }
+
+    /// Of every padded pair 1 for an edge, 0 for none, −1 for padding: `[G, n, n]`.
+    pub fn codes(&self) -> Tensor<3, Int> {
+        self.codes.clone()
+    }
 }
 
 /// Binary cross-entropy of padded pair logits `[G, n, n]`: the mean over the n_g² ordered pairs of each graph, diagonal
@@ -112,13 +117,15 @@ pub fn adjacency_loss(logits: Tensor<3>, target: &AdjacencyTarget) -> Tensor<1> 
     by_graph(loss * inside.clone()) / by_graph(inside).clamp_min(1.0)
 }
 
-/// The two terms of the warm-up loss, each `[1]`.
+/// The two terms of the warm-up loss, each `[1]`, and what the second one is made of.
 #[derive(Debug, Clone)]
 pub struct WarmupLoss {
     /// Mean squared error between decoded and given node features, over all N·D elements.
     pub node: Tensor<1>,
     /// [`adjacency_loss`], unweighted mean over the graphs that have a node.
     pub adjacency: Tensor<1>,
+    /// Logits of all ordered pairs of nodes, padded as [`AdjacencyTarget::codes`], `[G, n, n]`; `None` without nodes.
+    pub logits: Option<Tensor<3>>,
 }
 
 impl GnnEncoder {
@@ -127,11 +134,12 @@ impl GnnEncoder {
     pub fn warmup(&self, x: Tensor<2>, graphs: &GraphBatch, target: &AdjacencyTarget) -> WarmupLoss {
         if graphs.num_nodes() == 0 {
             let zero = Tensor::zeros([1], (&x.device(), x.dtype()));
-            return WarmupLoss { node: zero.clone(), adjacency: zero };
+            return WarmupLoss { node: zero.clone(), adjacency: zero, logits: None };
         }
         let nodes = self.nodes(x.clone(), graphs);
         let node = (self.node_decoder.forward(nodes.clone()) - x).square().mean();
-        let adjacency = adjacency_loss(self.adj_decoder.forward(nodes, target), target);
-        WarmupLoss { node, adjacency: adjacency.sum() / target.num_filled as f64 }
+        let logits = self.adj_decoder.forward(nodes, target);
+        let adjacency = adjacency_loss(logits.clone(), target).sum() / target.num_filled as f64;
+        WarmupLoss { node, adjacency, logits: Some(logits) }
     }
 }

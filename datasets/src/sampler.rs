@@ -19,6 +19,9 @@ pub enum Sampler {
         /// The most records of a part. Default 8.
         #[serde(default = "Sampler::default_group_size")]
         group_size: usize,
+        /// Gives every part of a task nearly the same share of positive records, where labels are known. Default false.
+        #[serde(default)]
+        balanced: bool,
     },
 }
 
@@ -36,6 +39,8 @@ pub struct BatchPlan {
     drop_last: bool,
     sampler: Sampler,
     seed: u64,
+    /// Which records are positive; empty where that is not known.
+    positive: Vec<bool>,
 }
 
 impl BatchPlan {
@@ -48,10 +53,31 @@ impl BatchPlan {
         if batch_size == 0 {
             return Err(Error::setting("batch_size", "at least 1", 0));
         }
-        if sampler == (Sampler::TaskGrouped { group_size: 0 }) {
+        if matches!(sampler, Sampler::TaskGrouped { group_size: 0, .. }) {
             return Err(Error::setting("group_size", "at least 1", 0));
         }
-        Ok(Self { tasks, batch_size, drop_last, sampler, seed })
+        Ok(Self { tasks, batch_size, drop_last, sampler, seed, positive: Vec::new() })
+    }
+
+    /// The plan with knowledge of which records are positive, for [`Sampler::TaskGrouped`] with `balanced`.
+    pub fn with_labels(mut self, positive: Vec<bool>) -> Result<Self> {
+        if positive.len() != self.tasks.len() {
+            return Err(Error::setting("labels", format!("one per record, {}", self.tasks.len()), positive.len()));
+        }
+        self.positive = positive;
+        Ok(self)
+    }
+
+    /// A task's records with positive and negative ones spread evenly; among themselves both keep their order.
+    fn spread(&self, records: &[u32]) -> Vec<u32> {
+        let (positive, negative): (Vec<u32>, Vec<u32>) = records.iter().partition(|r| self.positive[**r as usize]);
+        let mut placed: Vec<(f64, u32)> = Vec::new();
+        for side in [positive, negative] {
+            let count = side.len() as f64;
+            placed.extend(side.into_iter().enumerate().map(|(i, record)| ((i as f64 + 0.5) / count, record)));
+        }
+        placed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        placed.into_iter().map(|(_, record)| record).collect()
     }
 
     /// The number of batches in every epoch; at least one.
@@ -65,7 +91,7 @@ impl BatchPlan {
         let mut rng = stream(self.seed, "batches", &[&(epoch as u64).to_le_bytes()]);
         let mut order: Vec<u32> = (0..self.tasks.len() as u32).collect();
         order.shuffle(&mut rng);
-        if let Sampler::TaskGrouped { group_size } = self.sampler {
+        if let Sampler::TaskGrouped { group_size, balanced } = self.sampler {
             // Tasks in the order in which they appear: a map's own order would differ from run to run.
             let mut place_of_task = HashMap::new();
             let mut by_task: Vec<Vec<u32>> = Vec::new();
@@ -75,6 +101,9 @@ impl BatchPlan {
                     by_task.push(Vec::new());
                 }
                 by_task[place].push(record);
+            }
+            if balanced && !self.positive.is_empty() {
+                by_task.iter_mut().for_each(|records| *records = self.spread(records));
             }
             let mut parts: Vec<&[u32]> = Vec::new();
             for records in &by_task {
@@ -99,9 +128,11 @@ mod tests {
         BatchPlan::new(tasks, batch_size, drop_last, sampler, 42).unwrap()
     }
 
+    const GROUPED: Sampler = Sampler::TaskGrouped { group_size: 8, balanced: false };
+
     #[test]
     fn every_record_once_in_an_order_of_its_own() {
-        for sampler in [Sampler::Shuffle, Sampler::TaskGrouped { group_size: 8 }] {
+        for sampler in [Sampler::Shuffle, GROUPED] {
             let plan = plan(100, 9, 32, false, sampler);
             assert_eq!(plan.epoch(3), plan.epoch(3));
             assert_ne!(plan.epoch(3), plan.epoch(4));
@@ -134,14 +165,34 @@ mod tests {
             };
             plan.epoch(0).iter().map(contrasted).sum::<usize>()
         };
-        assert!(active(Sampler::TaskGrouped { group_size: 8 }) > 10 * active(Sampler::Shuffle).max(1));
+        assert!(active(GROUPED) > 10 * active(Sampler::Shuffle).max(1));
+    }
+
+    #[test]
+    fn parts_have_their_share_of_positives() {
+        // 64 records of one task, every fourth positive, in batches of one part.
+        let positive: Vec<bool> = (0..64).map(|record| record % 4 == 0).collect();
+        let shares = |balanced| {
+            let sampler = Sampler::TaskGrouped { group_size: 8, balanced };
+            let plan = BatchPlan::new(vec![1; 64], 8, true, sampler, 7).unwrap().with_labels(positive.clone()).unwrap();
+            let mut all = plan.epoch(0).concat();
+            let count = |batch: &Vec<u32>| batch.iter().filter(|r| positive[**r as usize]).count();
+            let shares: Vec<usize> = plan.epoch(0).iter().map(count).collect();
+            assert_ne!(plan.epoch(0), plan.epoch(1));
+            all.sort_unstable();
+            assert_eq!(all, (0..64).collect::<Vec<_>>());
+            shares
+        };
+        assert_eq!(shares(true), [2; 8]);
+        assert_ne!(shares(false), [2; 8]);
+        assert!(plan(5, 2, 4, true, GROUPED).with_labels(vec![true]).is_err());
     }
 
     #[test]
     fn parts_are_nearly_equal() {
-        let plan = plan(21, 1, 7, false, Sampler::TaskGrouped { group_size: 8 });
+        let plan = plan(21, 1, 7, false, GROUPED);
         assert_eq!(plan.epoch(0).iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 7]);
-        assert!(BatchPlan::new(vec![1], 1, true, Sampler::TaskGrouped { group_size: 0 }, 0).is_err());
+        assert!(BatchPlan::new(vec![1], 1, true, Sampler::TaskGrouped { group_size: 0, balanced: false }, 0).is_err());
         assert!(BatchPlan::new(vec![], 1, true, Sampler::Shuffle, 0).is_err());
         assert!(BatchPlan::new(vec![1], 0, true, Sampler::Shuffle, 0).is_err());
     }

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_gnn::{AdjacencyTarget, Graph, GraphBatch, SelfLoops};
 use std::collections::HashMap;
 
+use super::contrast::{ContrastConfig, ContrastGroups};
 use crate::{Error, Result};
 
 /// The embeddings of a data set, one row per distinct text, uploaded once. A batch only holds row numbers.
@@ -64,10 +65,14 @@ pub struct GlowBatch {
     pub graph_of_record: Tensor<1, Int>,
     /// Labels, `[B]`.
     pub labels: Tensor<1>,
-    /// Task of each record, numbered from 0 in order of appearance, `[B]`.
-    pub task_group: Tensor<1, Int>,
-    /// The task id of each such number.
+    /// What a rate is fitted to, `[B]`: the labels, unless [`with_targets`](Self::with_targets) says otherwise.
+    pub targets: Tensor<1>,
+    /// The ids of the batch's tasks, in order of appearance.
     pub task_ids: Vec<i64>,
+    /// Who is contrasted with whom; `None` for a loss without contrast.
+    pub contrast: Option<ContrastGroups>,
+    /// Label and task (its place in `task_ids`) of each record, on the host.
+    host: Vec<(f32, usize)>,
 }
 
 impl GlowBatch {
@@ -90,7 +95,7 @@ impl GlowBatch {
         let mut chosen: Vec<&GlowWorkflow> = Vec::new();
         let mut place_of_workflow = HashMap::new();
         let (mut task_ids, mut number_of_task) = (Vec::new(), HashMap::new());
-        let (mut graph_of_record, mut task_group) = (Vec::new(), Vec::new());
+        let (mut graph_of_record, mut host) = (Vec::new(), Vec::new());
         for (number, record) in records.iter().enumerate() {
             check_row("record", number, "language embedding", record.llm, llm_rows)?;
             check_row("record", number, "text embedding", record.task, text_rows)?;
@@ -114,21 +119,51 @@ impl GlowBatch {
             if task == next {
                 task_ids.push(record.task_id);
             }
-            task_group.push(task as i64);
+            host.push((record.label, task));
         }
 
         let graphs: Vec<&Graph> = chosen.iter().map(|w| &w.graph).collect();
         let labels: Vec<f32> = records.iter().map(|r| r.label).collect();
+        let labels: Tensor<1> = Tensor::from_data(TensorData::new(labels, [records.len()]), device);
         Ok(Self {
             llm_index: ints(records.iter().map(|r| r.llm as i64).collect(), device),
             task_index: ints(records.iter().map(|r| r.task as i64).collect(), device),
             node_text_index: ints(node_rows(&chosen, text_rows)?, device),
             graphs: GraphBatch::new(&graphs, SelfLoops::ReplaceOnce, device)?,
             graph_of_record: ints(graph_of_record, device),
-            labels: Tensor::from_data(TensorData::new(labels, [records.len()]), device),
-            task_group: ints(task_group, device),
+            targets: labels.clone(),
+            labels,
             task_ids,
+            contrast: None,
+            host,
         })
+    }
+
+    /// The batch with other targets for rates than its labels, one per record.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for another number of targets than records, or one that is not finite.
+    pub fn with_targets(mut self, targets: &[f32]) -> Result<Self> {
+        if targets.len() != self.len() {
+            return Err(Error::Input(format!("{} records, but {} targets", self.len(), targets.len())));
+        }
+        if let Some(number) = targets.iter().position(|target| !target.is_finite()) {
+            return Err(Error::Input(format!("record {number}: target {} is not finite", targets[number])));
+        }
+        let data = TensorData::new(targets.to_vec(), [targets.len()]);
+        self.targets = Tensor::from_data(data, &self.labels.device());
+        Ok(self)
+    }
+
+    /// The batch with its records grouped for contrast. `seed` is that of [`ContrastForm::Random`](super::ContrastForm).
+    ///
+    /// # Errors
+    /// [`Error::Input`] for more pairs or triplets than fit into memory.
+    pub fn with_contrast(mut self, config: &ContrastConfig, seed: u64) -> Result<Self> {
+        let (labels, tasks): (Vec<f32>, Vec<usize>) = self.host.iter().copied().unzip();
+        let device = self.labels.device();
+        self.contrast = Some(ContrastGroups::new(&labels, &tasks, self.task_ids.len(), config, seed, &device)?);
+        Ok(self)
     }
 
     /// Number of records, B.
@@ -197,7 +232,7 @@ fn check_row(owner: &str, number: usize, what: &str, row: u32, rows: usize) -> R
     }
 }
 
-fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+pub(super) fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let shape = [values.len()];
     Tensor::from_data(TensorData::new(values, shape), device)
 }

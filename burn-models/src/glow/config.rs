@@ -3,6 +3,7 @@
 use burn_gnn::GnnEncoderConfig;
 use serde::{Deserialize, Serialize};
 
+use super::contrast::ContrastToken;
 use crate::{Error, Result};
 
 /// The widest predictor: a larger number is a mistake, and would ask for more memory than there is.
@@ -60,7 +61,7 @@ pub struct FusionConfig {
     pub identical_layer_init: bool,
 }
 
-/// What the predictor's number means and which loss trains it.
+/// What is predicted, and which loss trains it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Head {
@@ -68,14 +69,53 @@ pub enum Head {
     #[default]
     Classification,
     /// A rate in `[0, 1]`.
-    Regression {
-        /// Loss on the error. [`RegressionLoss::Mse`].
+    Regression(Regression),
+    /// Both, by two MLPs on the mixed prediction token. The logit gives the scores; the rate shapes what they share.
+    Both {
+        /// Weight of the rate's loss beside that of the logit. 1.
+        #[serde(default = "Head::default_reg_weight")]
+        reg_weight: f64,
+        /// The rate.
         #[serde(default)]
-        loss: RegressionLoss,
-        /// From the head's number to the rate. [`RegressionOutput::Sigmoid`].
-        #[serde(default)]
-        output: RegressionOutput,
+        rate: Regression,
     },
+}
+
+impl Head {
+    fn default_reg_weight() -> f64 {
+        1.0
+    }
+
+    /// How a rate is predicted, if one is.
+    pub fn regression(&self) -> Option<&Regression> {
+        match self {
+            Self::Classification => None,
+            Self::Regression(rate) | Self::Both { rate, .. } => Some(rate),
+        }
+    }
+}
+
+/// A predicted rate.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Regression {
+    /// Loss on the error. [`RegressionLoss::Mse`].
+    pub loss: RegressionLoss,
+    /// From the head's number to the rate. [`RegressionOutput::Sigmoid`].
+    pub output: RegressionOutput,
+    /// What the rate is fitted to. [`RegressionTarget::RecordLabel`].
+    pub target: RegressionTarget,
+}
+
+/// What a rate is fitted to. Contrast, accuracy and utility go by the record's own label in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RegressionTarget {
+    /// The record's own label.
+    #[default]
+    RecordLabel,
+    /// The mean label of the record's workflow over the training split. Of a workflow that is not there, over its own
+    /// split.
+    WorkflowRate,
 }
 
 /// Loss on an error `e`, mean over the batch.
@@ -172,12 +212,26 @@ impl GlowConfig {
                 "use_llm, use_graph and use_task are all false: there is nothing to predict from".into(),
             );
         }
-        if let Head::Regression { loss: RegressionLoss::Huber(limit) | RegressionLoss::SmoothL1(limit), .. } = self.head
+        if let Some(RegressionLoss::Huber(limit) | RegressionLoss::SmoothL1(limit)) =
+            self.head.regression().map(|rate| rate.loss)
             && !(limit > 0.0 && limit.is_finite())
         {
             return fail("head.loss", format!("{limit} is not above 0"));
         }
+        if let Head::Both { reg_weight, .. } = self.head
+            && !(reg_weight >= 0.0 && reg_weight.is_finite())
+        {
+            return fail("head.reg_weight", format!("{reg_weight} is not 0 or above"));
+        }
         Ok(())
+    }
+
+    /// Whether the predictor has a token that can be contrasted.
+    pub fn has(&self, token: ContrastToken) -> bool {
+        match token {
+            ContrastToken::Llm => self.use_llm,
+            ContrastToken::Graph => self.use_graph,
+        }
     }
 
     /// The graph encoder for sentence embeddings of width `text_dim`.

@@ -1,26 +1,118 @@
 //! The contrastive term: workflows that solve a task should be closer to each other than to those that do not.
+//!
+//! Within a group (the records of one task of the batch) an anchor `a` is compared with *positives* `p`, other records of
+//! its label, and *negatives* `n`, records of the other label. With a distance `d` and a margin `m`:
+//!
+//! | [`ContrastForm`] | terms of a group | gap of a term |
+//! | --- | --- | --- |
+//! | `BatchMean` (published) | anchors | mean_p d(a, p) − mean_n d(a, n) |
+//! | `BatchHard` | anchors | max_p d(a, p) − min_n d(a, n) |
+//! | `BatchAll` | triplets (a, p, n) | d(a, p) − d(a, n) |
+//! | `SemiHard` | pairs (a, p) | d(a, p) − d(a, n) of the nearest n beyond p, else of the farthest n |
+//! | `Random(k)` | k drawn triplets per anchor | d(a, p) − d(a, n) |
+//!
+//! A term costs `max(0, gap + m)`, or `ln(1 + e^gap)` with a soft margin; a group costs the mean of its terms, and the loss
+//! is the mean over groups and contrasted tokens. `BatchHard` and the soft margin are those of Hermans et al., *In Defense
+//! of the Triplet Loss*, arXiv 1703.07737; `SemiHard` is that of Schroff et al., *FaceNet*, arXiv 1503.03832.
 
-use burn::tensor::activation::relu;
-use burn::tensor::{Int, Tensor};
-use burn_gnn::segment::segment_sum;
+mod groups;
+
+pub use groups::ContrastGroups;
+
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Settings of the contrastive term.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastConfig {
+    /// Which records of a group are compared. [`ContrastForm::BatchMean`].
+    pub form: ContrastForm,
     /// Its weight λ beside the prediction loss. 1.
     pub weight: f64,
     /// The margin m. 0.2.
     pub margin: f64,
-    /// Tasks with fewer records in the batch are left out. 3.
+    /// `ln(1 + e^gap)` in place of `max(0, gap + m)`: there is no margin then. `false`.
+    pub soft_margin: bool,
+    /// How far apart two vectors are. [`Distance::Cosine`].
+    pub distance: Distance,
+    /// Which records are anchors. [`Anchors::PositivesOnly`].
+    pub anchors: Anchors,
+    /// Which records are compared with each other. [`Grouping::Task`].
+    pub group: Grouping,
+    /// Groups with fewer records in the batch are left out. 3.
     pub min_group: usize,
     /// Which tokens are contrasted; those the model lacks are ignored. Language and graph.
     pub on: Vec<ContrastToken>,
-    /// Which tasks the sum is divided by. [`TaskNorm::CountAll`].
+    /// Which groups the sum is divided by. [`TaskNorm::CountAll`].
     pub task_norm: TaskNorm,
     /// Records with at least this label are positive. 0.5.
     pub positive_at: f64,
+}
+
+/// Which records of a group are compared; see the [module](self).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ContrastForm {
+    /// The mean positive against the mean negative, as published.
+    #[default]
+    BatchMean,
+    /// The farthest positive against the nearest negative.
+    BatchHard,
+    /// Every triplet.
+    BatchAll {
+        /// Which triplets the mean is over. [`Reduce::Valid`].
+        #[serde(default)]
+        reduce: Reduce,
+    },
+    /// Every positive against the nearest negative that is farther than it; against the farthest one where none is.
+    SemiHard,
+    /// So many triplets per anchor, drawn with replacement from a stream of their own.
+    Random(usize),
+}
+
+/// The divisor of [`ContrastForm::BatchAll`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Reduce {
+    /// All triplets of the group.
+    #[default]
+    Valid,
+    /// Those with a loss above 0 (above 1e-6, so that rounding does not decide).
+    Active,
+}
+
+/// How far apart two vectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Distance {
+    /// `1 − u·v` of the vectors at length 1, in `[0, 2]`; a vector of zeros has distance 1 from all.
+    #[default]
+    Cosine,
+    /// `‖x − y‖²`.
+    SquaredEuclidean,
+    /// `‖x − y‖`.
+    Euclidean,
+}
+
+/// Which records are anchors: those with another record of their label and one of the other label in their group, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Anchors {
+    /// … if they are positive, as published.
+    #[default]
+    PositivesOnly,
+    /// … of either label. The positives of a record with label 0 are those with label 0.
+    All,
+}
+
+/// Which records are compared with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Grouping {
+    /// Those of the same task, as published.
+    #[default]
+    Task,
+    /// All of the batch.
+    Global,
 }
 
 /// A token that can be contrasted.
@@ -32,21 +124,26 @@ pub enum ContrastToken {
     Graph,
 }
 
-/// Which tasks count in the mean over tasks.
+/// Which groups count in the mean over groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum TaskNorm {
-    /// Every task with at least `min_group` records, as published; those without an anchor dilute the mean.
+    /// Every group with at least `min_group` records, as published; those without an anchor dilute the mean.
     #[default]
     CountAll,
-    /// Only those that also have two positive records and a negative one.
+    /// Only those that also have an anchor.
     CountActive,
 }
 
 impl Default for ContrastConfig {
     fn default() -> Self {
         Self {
+            form: ContrastForm::BatchMean,
             weight: 1.0,
             margin: 0.2,
+            soft_margin: false,
+            distance: Distance::Cosine,
+            anchors: Anchors::PositivesOnly,
+            group: Grouping::Task,
             min_group: 3,
             on: vec![ContrastToken::Llm, ContrastToken::Graph],
             task_norm: TaskNorm::CountAll,
@@ -55,109 +152,44 @@ impl Default for ContrastConfig {
     }
 }
 
-/// Who is compared with whom in one batch: what all contrasted tokens share. No gradient flows here.
-#[derive(Debug, Clone)]
-pub struct ContrastGroups {
-    /// Segment of each record: twice its task, plus one for a positive record. `[B]`
-    segments: Tensor<1, Int>,
-    /// The same for the positive and the negative records of its task. `[B]`
-    positives: Tensor<1, Int>,
-    negatives: Tensor<1, Int>,
-    /// Positive records in each record's task less itself, and negative ones, each at least 1 so that they can divide.
-    /// `[B]`
-    other_positives: Tensor<1>,
-    num_negatives: Tensor<1>,
-    /// 1 / (positive records of the task) for anchors, 0 for other records. `[B]`
-    anchor_weight: Tensor<1>,
-    num_tasks: usize,
-    /// Number of tasks with enough records. `[1]`
-    pub counted_tasks: Tensor<1>,
-    /// Number of those that have an anchor: two positive records and a negative one. `[1]`
-    pub active_tasks: Tensor<1>,
-}
-
-impl ContrastGroups {
-    /// Groups records by task. `labels` `[B]`, `tasks` `[B]` with numbers in `0..num_tasks`.
-    pub fn new(labels: Tensor<1>, tasks: Tensor<1, Int>, num_tasks: usize, config: &ContrastConfig) -> Self {
-        let labels = labels.detach();
-        let [batch] = labels.dims();
-        let positive = labels.clone().greater_equal_scalar(config.positive_at);
-        let is_positive = positive.clone().float();
-        let per_task =
-            |rows: Tensor<1>| segment_sum(rows.reshape([batch, 1]), tasks.clone(), num_tasks).reshape([num_tasks]);
-        let records = per_task(labels.ones_like());
-        let num_positives = per_task(is_positive.clone());
-        let num_negatives = records.clone() - num_positives.clone();
-
-        let counted = records.greater_equal_scalar(config.min_group as f64).float();
-        let two_positives = num_positives.clone().greater_equal_scalar(2.0).float();
-        let a_negative = num_negatives.clone().greater_equal_scalar(1.0).float();
-        let active = counted.clone() * two_positives * a_negative;
-
-        let weight = active.clone() / num_positives.clone().clamp_min(1.0);
-        let negatives = tasks.clone() * 2;
-        Self {
-            segments: negatives.clone() + positive.int(),
-            positives: negatives.clone() + 1,
-            negatives,
-            other_positives: (num_positives - 1.0).clamp_min(1.0).select(0, tasks.clone()),
-            num_negatives: num_negatives.clamp_min(1.0).select(0, tasks.clone()),
-            anchor_weight: weight.select(0, tasks) * is_positive,
-            num_tasks,
-            counted_tasks: counted.sum(),
-            active_tasks: active.sum(),
-        }
-    }
-
-    /// What the sum over tasks is divided by, at least 1: `[1]`.
-    fn divisor(&self, norm: TaskNorm) -> Tensor<1> {
-        let tasks = match norm {
-            TaskNorm::CountAll => &self.counted_tasks,
-            TaskNorm::CountActive => &self.active_tasks,
-        };
-        tasks.clone().clamp_min(1.0)
-    }
-
-    /// The loss of every record as an anchor, divided by the number of anchors of its task, `[B]`; 0 for records that
-    /// are no anchors. Summed over a task this is the task's loss.
+impl ContrastConfig {
+    /// Checks the settings.
     ///
-    /// With `u = x / max(‖x‖, 1e-12)` and `d(i, j) = 1 − u_i·u_j`, an anchor `a` (positive, in a task of enough records
-    /// with another positive and a negative one) costs `max(0, mean_p d(a, p) − mean_n d(a, n) + m)`, the means over
-    /// the other positive and over the negative records of its task. Both come from the sums S⁺ and S⁻ of `u` over
-    /// those records: `mean_p d = 1 − (u_a·S⁺ − u_a·u_a)/(P − 1)` and `mean_n d = 1 − u_a·S⁻/Q`, so no pair is ever
-    /// formed.
-    pub fn anchor_losses(&self, x: Tensor<2>, margin: f64) -> Tensor<1> {
-        let [batch, _] = x.dims();
-        let dot = |a: Tensor<2>, b: Tensor<2>| (a * b).sum_dim(1).reshape([batch]);
-        // The bound stands under the root: the root's derivative at 0 is infinite.
-        let norm = x.clone().square().sum_dim(1).clamp_min(1e-24).sqrt();
-        let unit = x / norm;
-        let sums = segment_sum(unit.clone(), self.segments.clone(), 2 * self.num_tasks);
-        let to_positives =
-            dot(unit.clone(), sums.clone().select(0, self.positives.clone())) - dot(unit.clone(), unit.clone());
-        let to_negatives = dot(unit, sums.select(0, self.negatives.clone()));
-        // The two ones of the distances cancel.
-        let gap = to_negatives / self.num_negatives.clone() - to_positives / self.other_positives.clone();
-        relu(gap + margin) * self.anchor_weight.clone()
-    }
-
-    /// The loss of every task for one token, `[T]`.
-    pub fn task_losses(&self, x: Tensor<2>, margin: f64) -> Tensor<1> {
-        let losses = self.anchor_losses(x, margin);
-        let [batch] = losses.dims();
-        // Twice the task, or one more, as segments are numbered: halves of one task are added up.
-        let halves = segment_sum(losses.reshape([batch, 1]), self.segments.clone(), 2 * self.num_tasks);
-        halves.reshape([self.num_tasks, 2]).sum_dim(1).reshape([self.num_tasks])
+    /// # Errors
+    /// [`Error::Config`] with the first key whose value cannot be.
+    pub fn validate(&self) -> Result<()> {
+        let fail = |key: &str, problem: String| Err(Error::config("contrast", key, problem));
+        for (key, value) in [("weight", self.weight), ("margin", self.margin)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return fail(key, format!("{value} is not 0 or above"));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.positive_at) {
+            return fail("positive_at", format!("{} is not in [0, 1]", self.positive_at));
+        }
+        if self.min_group == 0 {
+            return fail("min_group", "0 is not at least 1".into());
+        }
+        if self.form == ContrastForm::Random(0) {
+            return fail("form", "Random(0) draws no triplet".into());
+        }
+        Ok(())
     }
 }
 
-/// The contrastive loss of several tokens `[B, H]`, `[1]`: the sum of their task losses, divided by the number of
-/// tokens times the number of counted tasks; 0 where no task counts, or no token is given.
-pub fn contrast(tokens: Vec<Tensor<2>>, groups: &ContrastGroups, config: &ContrastConfig) -> Tensor<1> {
-    let count = tokens.len();
-    let losses = tokens.into_iter().map(|x| groups.anchor_losses(x, config.margin).sum());
-    match losses.reduce(|a, b| a + b) {
-        Some(sum) => sum / (groups.divisor(config.task_norm) * count as f64),
-        None => groups.counted_tasks.zeros_like(),
+impl ContrastConfig {
+    /// Whether a group of so many records of either label has an anchor.
+    pub fn has_anchor(&self, negatives: usize, positives: usize) -> bool {
+        let valid = |own: usize, other: usize| own >= 2 && other >= 1;
+        let all = self.anchors == Anchors::All;
+        negatives + positives >= self.min_group && (valid(positives, negatives) || all && valid(negatives, positives))
     }
+}
+
+/// The contrastive loss of several tokens `[B, H]`, `[1]`: the sum of their [task losses](ContrastGroups::task_losses),
+/// divided by the number of tokens times the number of groups that count; 0 where none does. `None` for no token.
+pub fn contrast(tokens: Vec<Tensor<2>>, groups: &ContrastGroups) -> Option<Tensor<1>> {
+    let divisor = (groups.divisor() * tokens.len()) as f64;
+    let losses = tokens.into_iter().map(|x| groups.task_losses(x).sum());
+    losses.reduce(|a, b| a + b).map(|sum| sum / divisor)
 }

@@ -2,54 +2,11 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_sigmoid, sigmoid};
-use serde::{Deserialize, Serialize};
 
 use super::batch::GlowBatch;
-use super::config::{Head, RegressionLoss, RegressionOutput};
-use super::contrast::{ContrastConfig, ContrastGroups, ContrastToken, contrast};
+use super::config::{Head, Regression, RegressionLoss, RegressionOutput};
+use super::contrast::{ContrastToken, contrast};
 use super::model::{GlowOutput, GlowPredictor};
-use crate::{Error, Result};
-
-/// Settings of the training loss: prediction, plus λ times contrast.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GlowLossConfig {
-    /// Weight of the prediction loss. 1.
-    pub pred_weight: f64,
-    /// The contrastive term; `None` for none.
-    pub contrast: Option<ContrastConfig>,
-}
-
-impl Default for GlowLossConfig {
-    fn default() -> Self {
-        Self { pred_weight: 1.0, contrast: Some(ContrastConfig::default()) }
-    }
-}
-
-impl GlowLossConfig {
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the first key whose value cannot be.
-    pub fn validate(&self) -> Result<()> {
-        let mut numbers = vec![("pred_weight", self.pred_weight, true)];
-        if let Some(contrast) = &self.contrast {
-            numbers.push(("contrast.weight", contrast.weight, true));
-            numbers.push(("contrast.margin", contrast.margin, false));
-            numbers.push(("contrast.positive_at", contrast.positive_at, false));
-        }
-        for (key, value, is_weight) in numbers {
-            if !value.is_finite() || (is_weight && value < 0.0) {
-                return Err(Error::config(
-                    "glow",
-                    key,
-                    format!("{value} is not a {}", if is_weight { "weight" } else { "number" }),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The training loss of one batch; every tensor is `[1]`.
 #[derive(Debug, Clone)]
@@ -60,25 +17,24 @@ pub struct GlowLoss {
     pub prediction: Tensor<1>,
     /// The contrastive loss without its weight; 0 where it is switched off.
     pub contrast: Tensor<1>,
-    /// Number of tasks in the batch that can be contrasted (two positive records and a negative one); 0 where contrast
-    /// is switched off.
-    pub active_tasks: Tensor<1>,
+    /// Number of groups in the batch that can be contrasted (they have an anchor); 0 where contrast is switched off.
+    pub active_tasks: usize,
 }
 
-/// The prediction loss of logits `[B]` against labels `[B]`: `[1]`, mean over the batch.
-///
-/// Classification: binary cross-entropy `−y·ln σ(x) − (1 − y)·ln(1 − σ(x))`. Regression: the chosen loss on the error.
-pub fn prediction_loss(logits: Tensor<1>, labels: Tensor<1>, head: Head) -> Tensor<1> {
-    let losses = match head {
-        Head::Classification => (-labels + 1.0) * logits.clone() - log_sigmoid(logits),
-        Head::Regression { loss, .. } => {
-            let error = rates(logits, head) - labels;
-            match loss {
-                RegressionLoss::Mse => error.square(),
-                RegressionLoss::Huber(delta) => huber(error, delta),
-                RegressionLoss::SmoothL1(beta) => huber(error, beta) / beta,
-            }
-        }
+/// Binary cross-entropy of logits `[B]` against labels `[B]`: `−y·ln σ(x) − (1 − y)·ln(1 − σ(x))`, mean over the batch,
+/// `[1]`.
+pub fn classification_loss(logits: Tensor<1>, labels: Tensor<1>) -> Tensor<1> {
+    ((-labels + 1.0) * logits.clone() - log_sigmoid(logits)).mean()
+}
+
+/// The chosen loss on the error of predicted rates, mean over the batch, `[1]`. `numbers` `[B]` are the head's, `targets`
+/// `[B]` rates.
+pub fn regression_loss(numbers: Tensor<1>, targets: Tensor<1>, rate: &Regression) -> Tensor<1> {
+    let error = output(numbers, rate) - targets;
+    let losses = match rate.loss {
+        RegressionLoss::Mse => error.square(),
+        RegressionLoss::Huber(delta) => huber(error, delta),
+        RegressionLoss::SmoothL1(beta) => huber(error, beta) / beta,
     };
     losses.mean()
 }
@@ -90,36 +46,69 @@ fn huber(error: Tensor<1>, delta: f64) -> Tensor<1> {
     (error.square() * 0.5).mask_where(large, (size - 0.5 * delta) * delta)
 }
 
-/// From the head's numbers to scores: probabilities or rates.
-pub(super) fn rates(logits: Tensor<1>, head: Head) -> Tensor<1> {
+/// The loss of a head's one number per record `[B]` against labels `[B]`, or against the targets of a regression: mean over
+/// the batch, `[1]`. Of [`Head::Both`] this is the first number, the logit.
+pub fn prediction_loss(numbers: Tensor<1>, labels: Tensor<1>, head: Head) -> Tensor<1> {
     match head {
-        Head::Regression { output: RegressionOutput::Identity, .. } => logits,
-        Head::Classification | Head::Regression { output: RegressionOutput::Sigmoid, .. } => sigmoid(logits),
+        Head::Classification | Head::Both { .. } => classification_loss(numbers, labels),
+        Head::Regression(rate) => regression_loss(numbers, labels, &rate),
+    }
+}
+
+/// From a head's (first) number per record `[B]` to scores `[B]`: probabilities or rates.
+pub fn rates(numbers: Tensor<1>, head: Head) -> Tensor<1> {
+    match head {
+        Head::Classification | Head::Both { .. } => sigmoid(numbers),
+        Head::Regression(rate) => output(numbers, &rate),
+    }
+}
+
+/// From the head's number to the rate.
+fn output(numbers: Tensor<1>, rate: &Regression) -> Tensor<1> {
+    match rate.output {
+        RegressionOutput::Identity => numbers,
+        RegressionOutput::Sigmoid => sigmoid(numbers),
     }
 }
 
 impl GlowPredictor {
-    /// The training loss of an output of [`forward`](GlowPredictor::forward). Contrast works on the normalised tokens,
-    /// before type vectors are added.
-    pub fn loss(&self, output: &GlowOutput, batch: &GlowBatch, config: &GlowLossConfig) -> GlowLoss {
-        let prediction = prediction_loss(output.logits.clone(), batch.labels.clone(), self.head());
-        let total = prediction.clone() * config.pred_weight;
-        let Some(settings) = &config.contrast else {
-            let zero = prediction.zeros_like();
-            return GlowLoss { total, prediction, contrast: zero.clone(), active_tasks: zero };
-        };
-        let groups =
-            ContrastGroups::new(batch.labels.clone(), batch.task_group.clone(), batch.task_ids.len(), settings);
-        let tokens = settings.on.iter().filter_map(|token| match token {
+    /// Scores `[B]` of logits `[B]`: the logistic function, unless the head is a regression with identity output.
+    pub fn scores(&self, logits: Tensor<1>) -> Tensor<1> {
+        rates(logits, self.head())
+    }
+
+    /// The loss of all numbers of the head.
+    fn prediction(&self, output: &GlowOutput, batch: &GlowBatch) -> Tensor<1> {
+        let truth = if let Head::Regression(_) = self.head() { &batch.targets } else { &batch.labels };
+        let first = prediction_loss(output.logits.clone(), truth.clone(), self.head());
+        match (self.head(), &output.rate) {
+            (Head::Both { reg_weight, rate }, Some(second)) => {
+                first + regression_loss(second.clone(), batch.targets.clone(), &rate) * reg_weight
+            }
+            _ => first,
+        }
+    }
+
+    /// The training loss of an output of [`forward`](GlowPredictor::forward), with the contrastive term if the batch was
+    /// grouped for it ([`GlowBatch::with_contrast`]). Contrast works on the normalised tokens, before type vectors are
+    /// added.
+    pub fn loss(&self, output: &GlowOutput, batch: &GlowBatch, pred_weight: f64) -> GlowLoss {
+        let prediction = self.prediction(output, batch);
+        let total = prediction.clone() * pred_weight;
+        let tokens = |token: &ContrastToken| match token {
             ContrastToken::Llm => output.tokens.llm.clone(),
             ContrastToken::Graph => output.tokens.graph.clone(),
+        };
+        let term = batch.contrast.as_ref().and_then(|groups| {
+            let tokens = groups.config.on.iter().filter_map(tokens).collect();
+            Some((contrast(tokens, groups)?, groups.config.weight))
         });
-        let contrast = contrast(tokens.collect(), &groups, settings);
-        GlowLoss {
-            total: total + contrast.clone() * settings.weight,
-            prediction,
-            contrast,
-            active_tasks: groups.active_tasks,
+        let active_tasks = batch.contrast.as_ref().map_or(0, |groups| groups.active_tasks);
+        match term {
+            Some((contrast, weight)) => {
+                GlowLoss { total: total + contrast.clone() * weight, prediction, contrast, active_tasks }
+            }
+            None => GlowLoss { total, contrast: prediction.zeros_like(), prediction, active_tasks },
         }
     }
 }

@@ -18,8 +18,9 @@
 //! let model = GlowConfig::default().init(llm_dim, text_dim, &device)?;      // seed the device before
 //! let tables = GlowTables { llm, text };                                    // all embeddings of a data set, once
 //! let batch = GlowBatch::new(&records, &workflows, &tables, Dedup::Share, &device)?;
+//! let batch = batch.with_contrast(&ContrastConfig::default(), seed)?;       // for training
 //! let output = model.forward(&batch, &tables);                              // logits [B] and the three tokens
-//! let loss = model.loss(&output, &batch, &GlowLossConfig::default());
+//! let loss = model.loss(&output, &batch, 1.0);
 //! let scores = model.scores(output.logits);                                 // in [0, 1]
 //! ```
 //!
@@ -35,9 +36,14 @@ mod model;
 mod names;
 
 pub use batch::{Dedup, GlowBatch, GlowRecord, GlowTables, GlowWorkflow, WarmupBatch};
-pub use config::{FusionConfig, GlowConfig, GraphConfig, Head, RegressionLoss, RegressionOutput};
-pub use contrast::{ContrastConfig, ContrastGroups, ContrastToken, TaskNorm, contrast};
+pub use config::{
+    FusionConfig, GlowConfig, GraphConfig, Head, Regression, RegressionLoss, RegressionOutput, RegressionTarget,
+};
+pub use contrast::{
+    Anchors, ContrastConfig, ContrastForm, ContrastGroups, ContrastToken, Distance, Grouping, Reduce, TaskNorm,
+    contrast,
+};
 pub use fusion::{FusionEncoder, FusionEncoderConfig, FusionLayer, SelfAttention};
-pub use loss::{GlowLoss, GlowLossConfig, prediction_loss};
+pub use loss::{GlowLoss, classification_loss, prediction_loss, rates, regression_loss};
 pub use model::{GlowOutput, GlowPredictor, GlowTokens};
 pub use names::original_name;

@@ -8,7 +8,6 @@ use burn_gnn::{GnnEncoder, WarmupLoss, init};
 use super::batch::{GlowBatch, GlowTables, WarmupBatch};
 use super::config::{GlowConfig, Head, MAX_WIDTH, check_size};
 use super::fusion::{FusionEncoder, FusionEncoderConfig};
-use super::loss::rates;
 use crate::mlp::{Mlp, MlpConfig};
 use crate::{Error, Result};
 
@@ -41,6 +40,8 @@ pub struct GlowPredictor {
     pub fusion_encoder: FusionEncoder,
     /// Mixed prediction token → one number.
     pub final_mlp: Mlp,
+    /// Mixed prediction token → the number of the rate, for [`Head::Both`].
+    pub rate_mlp: Option<Mlp>,
     #[module(skip)]
     head: Head,
 }
@@ -61,6 +62,8 @@ pub struct GlowTokens {
 pub struct GlowOutput {
     /// The head's number per record, `[B]`: a logit, see [`GlowPredictor::scores`].
     pub logits: Tensor<1>,
+    /// The second number per record, `[B]`, for [`Head::Both`].
+    pub rate: Option<Tensor<1>>,
     /// The tokens that went into the fusion encoder.
     pub tokens: GlowTokens,
 }
@@ -106,6 +109,7 @@ impl GlowConfig {
                 .with_identical_layer_init(self.fusion.identical_layer_init)
                 .init(device),
             final_mlp: mlp(h, 1).init(device),
+            rate_mlp: matches!(self.head, Head::Both { .. }).then(|| mlp(h, 1).init(device)),
             head: self.head,
         }))
     }
@@ -185,12 +189,8 @@ impl GlowPredictor {
     pub fn forward(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowOutput {
         let tokens = self.tokens(batch, tables);
         let first = self.fusion_encoder.forward_first(self.sequence(&tokens, batch.len()));
-        GlowOutput { logits: self.final_mlp.forward(first).reshape([batch.len()]), tokens }
-    }
-
-    /// Scores `[B]` of logits `[B]`: the logistic function, unless the head is a regression with identity output.
-    pub fn scores(&self, logits: Tensor<1>) -> Tensor<1> {
-        rates(logits, self.head)
+        let number = |mlp: &Mlp| mlp.forward(first.clone()).reshape([batch.len()]);
+        GlowOutput { logits: number(&self.final_mlp), rate: self.rate_mlp.as_ref().map(number), tokens }
     }
 
     /// The two terms of the graph encoder's self-supervised loss ([`GnnEncoder::warmup`]).

@@ -185,6 +185,15 @@ impl Curve {
     }
 }
 
+/// The published `utility` alone, with its curve.
+#[must_use]
+pub fn published(records: &[ScoredRecord], threshold: f64, options: &UtilityOptions) -> Curve {
+    let mut ranked = workflows(records, threshold);
+    ranked.retain(|workflow| workflow.records >= options.min_records);
+    let (truth, votes) = columns(&ranked);
+    Curve::new(&descending(&truth), &oracle_order(&votes, &truth), Some(options.points))
+}
+
 /// All variants of the utility, and how the shares of votes follow the truth. See the [module](self) for the variants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UtilityReport {

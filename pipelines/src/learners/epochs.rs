@@ -30,6 +30,15 @@ impl Epochs {
         Ok(Self { plan: BatchPlan::new(tasks, batch_size, drop_last, sampler, seed)?, current: Mutex::new(None) })
     }
 
+    /// The same with knowledge of which records are positive, for [`Sampler::TaskGrouped`] with `balanced`.
+    ///
+    /// # Errors
+    /// Another number of labels than of records.
+    pub fn with_labels(mut self, positive: Vec<bool>) -> datasets::Result<Self> {
+        self.plan = self.plan.with_labels(positive)?;
+        Ok(self)
+    }
+
     /// Batches in an epoch; at least one.
     pub fn per_epoch(&self) -> usize {
         self.plan.batches_per_epoch()

@@ -1,38 +1,56 @@
 //! Supervised training of the GLOW predictor.
 
 use super::epochs::Epochs;
-use crate::train::{Batches, MetricSpec, Scores, Task};
+use crate::eval::classification::{ClassReport, Confusion};
+use crate::eval::{ScoredRecord, UtilityOptions, utility};
+use crate::train::{Batches, MetricSpec, Scores, Task, stream};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use burn_models::glow::{Dedup, GlowBatch, GlowLossConfig, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow};
+use burn_models::glow::{
+    ContrastConfig, Dedup, GlowBatch, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow, RegressionTarget,
+};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The predictor with the loss that trains it.
+/// The predictor with what its loss and its scores need.
 #[derive(Module, Debug)]
 pub struct GlowTask {
     /// The network.
     pub predictor: GlowPredictor,
     #[module(skip)]
-    loss: GlowLossConfig,
+    settings: GlowTaskSettings,
+}
+
+/// What [`GlowTask`] knows beside its network.
+#[derive(Clone, Debug)]
+pub struct GlowTaskSettings {
+    /// Weight of the prediction loss beside the contrastive one.
+    pub pred_weight: f64,
+    /// A score above it predicts 1.
+    pub threshold: f64,
+    /// The records of the validation split in their order, without scores.
+    pub valid: Arc<Vec<ScoredRecord>>,
 }
 
 impl GlowTask {
-    /// A predictor and its loss.
-    pub fn new(predictor: GlowPredictor, loss: GlowLossConfig) -> Self {
-        Self { predictor, loss }
+    /// A predictor and what its training needs beside it.
+    pub fn new(predictor: GlowPredictor, settings: GlowTaskSettings) -> Self {
+        Self { predictor, settings }
     }
 
-    /// The loss, and all scores: shape [5], in the order of [`Task::SCORES`].
-    fn evaluate(&self, item: &GlowItem) -> (Tensor<1>, Scores) {
+    /// The loss; all scores, shape [5], in the order of [`Task::SCORES`]; and the predictions [B].
+    fn evaluate(&self, item: &GlowItem) -> (Tensor<1>, Scores, Tensor<1>) {
         let output = self.predictor.forward(&item.batch, &item.tables);
-        let loss = self.predictor.loss(&output, &item.batch, &self.loss);
-        let predicted = self.predictor.scores(output.logits).greater_scalar(0.5);
-        let truth = item.batch.labels.clone().greater_equal_scalar(0.5);
-        let accuracy = predicted.equal(truth).float().mean();
-        let values = [loss.total.clone(), loss.prediction, loss.contrast, loss.active_tasks, accuracy];
-        let values = Tensor::cat(values.map(Tensor::without_autodiff).to_vec(), 0);
-        (loss.total, Scores::on_device(values, item.batch.len() as f64, 0))
+        let loss = self.predictor.loss(&output, &item.batch, self.settings.pred_weight);
+        let predicted = self.predictor.scores(output.logits).without_autodiff();
+        let truth = item.batch.labels.clone().without_autodiff().greater_equal_scalar(0.5);
+        let right = predicted.clone().greater_scalar(self.settings.threshold).equal(truth);
+        let active = Tensor::from_floats([loss.active_tasks as f32], &predicted.device());
+        let [total, prediction, contrast] =
+            [loss.total.clone(), loss.prediction, loss.contrast].map(Tensor::without_autodiff);
+        let values = Tensor::cat(vec![total, prediction, contrast, active, right.float().mean()], 0);
+        (loss.total, Scores::on_device(values, item.batch.len() as f64, 0), predicted)
     }
 }
 
@@ -44,6 +62,22 @@ impl Task for GlowTask {
         MetricSpec::new("active_tasks", "Contrasted tasks", true),
         MetricSpec::new("accuracy", "Accuracy", true),
     ];
+
+    const SUMMARY: &'static [MetricSpec] =
+        &[MetricSpec::new("macro_f1", "Macro F1", true), MetricSpec::new("utility", "Utility", true)];
+
+    /// Macro F1, and the published utility (which breaks ties by the truth), over the validation split.
+    fn summarize(&self, outputs: &[f64]) -> Vec<f64> {
+        if outputs.len() != self.settings.valid.len() || outputs.iter().any(|score| score.is_nan()) {
+            return vec![f64::NAN; Self::SUMMARY.len()];
+        }
+        let threshold = self.settings.threshold;
+        let scored = |(record, score): (&ScoredRecord, &f64)| ScoredRecord { score: *score, ..*record };
+        let records: Vec<ScoredRecord> = self.settings.valid.iter().zip(outputs).map(scored).collect();
+        let classes = Confusion::count(records.iter().map(|r| (r.label >= 0.5, r.score > threshold)));
+        let utility = utility::published(&records, threshold, &UtilityOptions::default());
+        vec![ClassReport::new(&classes).avg_f1, utility.utility.unwrap_or(f64::NAN)]
+    }
 }
 
 /// A batch and the tables its row numbers point into.
@@ -60,7 +94,7 @@ impl TrainStep for GlowTask {
     type Output = Scores;
 
     fn step(&self, item: GlowItem) -> TrainOutput<Scores> {
-        let (loss, scores) = self.evaluate(&item);
+        let (loss, scores, _) = self.evaluate(&item);
         TrainOutput::new(self, loss.backward(), scores)
     }
 }
@@ -70,7 +104,8 @@ impl InferenceStep for GlowTask {
     type Output = Scores;
 
     fn step(&self, item: GlowItem) -> Scores {
-        self.evaluate(&item).1
+        let (_, scores, predicted) = self.evaluate(&item);
+        scores.with_outputs(predicted)
     }
 }
 
@@ -79,6 +114,8 @@ impl InferenceStep for GlowTask {
 pub struct GlowData {
     /// The records.
     pub records: Arc<Vec<GlowRecord>>,
+    /// What a rate is fitted to, for every record.
+    pub targets: Arc<Vec<f32>>,
     /// The distinct workflows.
     pub workflows: Arc<Vec<GlowWorkflow>>,
     /// The embeddings, on a device without autodiff.
@@ -93,9 +130,45 @@ impl GlowData {
     /// # Errors
     /// Where a record points nowhere.
     pub fn collate(&self, records: &[u32], dedup: Dedup, device: &Device) -> burn_models::Result<GlowItem> {
+        let targets: Vec<f32> = records.iter().map(|r| self.targets[*r as usize]).collect();
         let records: Vec<GlowRecord> = records.iter().map(|r| self.records[*r as usize]).collect();
-        let batch = GlowBatch::new(&records, &self.workflows, &self.tables, dedup, device)?;
+        let batch = GlowBatch::new(&records, &self.workflows, &self.tables, dedup, device)?.with_targets(&targets)?;
         Ok(GlowItem { batch, tables: self.tables.clone() })
+    }
+
+    /// The split with the targets of its rates; `train` is the training split.
+    pub fn with_targets(mut self, target: RegressionTarget, train: &Self) -> Self {
+        if target == RegressionTarget::WorkflowRate {
+            let (known, own) = (train.workflow_rates(), self.workflow_rates());
+            let rate = |record: &GlowRecord| {
+                let workflow = &record.workflow;
+                known.get(workflow).or_else(|| own.get(workflow)).map_or(record.label, |rate| *rate)
+            };
+            self.targets = Arc::new(self.records.iter().map(rate).collect());
+        }
+        self
+    }
+
+    /// The mean label of every workflow that has records here.
+    fn workflow_rates(&self) -> HashMap<u32, f32> {
+        let mut sums: HashMap<u32, (f64, f64)> = HashMap::new();
+        for record in self.records.iter() {
+            let (sum, count) = sums.entry(record.workflow).or_default();
+            *sum += f64::from(record.label);
+            *count += 1.0;
+        }
+        sums.into_iter().map(|(workflow, (sum, count))| (workflow, (sum / count) as f32)).collect()
+    }
+
+    /// The records with their truth, to be scored.
+    pub fn unscored(&self) -> Vec<ScoredRecord> {
+        let record = |(record, (_, workflow_id)): (&GlowRecord, &(u32, i64))| ScoredRecord {
+            workflow_id: *workflow_id,
+            task_id: record.task_id,
+            label: f64::from(record.label),
+            score: 0.0,
+        };
+        self.records.iter().zip(self.places.iter()).map(record).collect()
     }
 
     fn names(&self, records: &[u32]) -> Vec<String> {
@@ -107,18 +180,36 @@ impl GlowData {
     }
 }
 
+/// Who is contrasted in the batches of a split.
+#[derive(Clone, Debug)]
+pub struct Contrast {
+    /// The settings.
+    pub config: ContrastConfig,
+    /// Names the triplets that are drawn, together with the number of the batch.
+    pub seed: u64,
+}
+
+impl Contrast {
+    fn group(contrast: Option<&Self>, item: GlowItem, index: usize) -> burn_models::Result<GlowItem> {
+        let Some(Self { config, seed }) = contrast else { return Ok(item) };
+        let batch = item.batch.with_contrast(config, stream(*seed, "contrast", &[index as u64]))?;
+        Ok(GlowItem { batch, ..item })
+    }
+}
+
 /// The batches of a training.
 pub struct GlowBatches {
     data: GlowData,
+    contrast: Option<Contrast>,
     epochs: Epochs,
     len: usize,
 }
 
 impl GlowBatches {
     /// `count` passes over the data.
-    pub fn new(data: GlowData, epochs: Epochs, count: usize) -> Self {
+    pub fn new(data: GlowData, contrast: Option<Contrast>, epochs: Epochs, count: usize) -> Self {
         let len = epochs.per_epoch() * count;
-        Self { data, epochs, len }
+        Self { data, contrast, epochs, len }
     }
 }
 
@@ -129,7 +220,8 @@ impl Batches<GlowItem> for GlowBatches {
 
     fn batch(&self, index: usize, device: &Device) -> Result<GlowItem, String> {
         // Records that shared a workflow's encoding would share its dropout mask.
-        self.data.collate(&self.epochs.records(index), Dedup::Repeat, device).map_err(|e| e.to_string())
+        let item = self.data.collate(&self.epochs.records(index), Dedup::Repeat, device);
+        item.and_then(|item| Contrast::group(self.contrast.as_ref(), item, index)).map_err(|e| e.to_string())
     }
 
     fn records(&self, index: usize) -> Vec<String> {
@@ -140,13 +232,14 @@ impl Batches<GlowItem> for GlowBatches {
 /// The batches of an evaluation: all records in their order.
 pub struct GlowRecords {
     data: GlowData,
+    contrast: Option<Contrast>,
     batch_size: usize,
 }
 
 impl GlowRecords {
     /// Batches of `batch_size` records, the last one smaller.
-    pub fn new(data: GlowData, batch_size: usize) -> Self {
-        Self { data, batch_size: batch_size.max(1) }
+    pub fn new(data: GlowData, contrast: Option<Contrast>, batch_size: usize) -> Self {
+        Self { data, contrast, batch_size: batch_size.max(1) }
     }
 
     fn numbers(&self, index: usize) -> Vec<u32> {
@@ -161,7 +254,8 @@ impl Batches<GlowItem> for GlowRecords {
     }
 
     fn batch(&self, index: usize, device: &Device) -> Result<GlowItem, String> {
-        self.data.collate(&self.numbers(index), Dedup::Share, device).map_err(|e| e.to_string())
+        let item = self.data.collate(&self.numbers(index), Dedup::Share, device);
+        item.and_then(|item| Contrast::group(self.contrast.as_ref(), item, index)).map_err(|e| e.to_string())
     }
 
     fn records(&self, index: usize) -> Vec<String> {

@@ -8,6 +8,6 @@ mod warmup;
 
 pub use causal_lm::{CausalLm, LmStep, MicroBatch, Recompute};
 pub use epochs::Epochs;
-pub use glow::{GlowBatches, GlowData, GlowItem, GlowRecords, GlowTask};
+pub use glow::{Contrast, GlowBatches, GlowData, GlowItem, GlowRecords, GlowTask, GlowTaskSettings};
 pub use lm_batches::LmBatches;
 pub use warmup::{WarmupBatches, WarmupItem, WarmupTask};

@@ -9,7 +9,7 @@ use datasets::templates::Templates;
 
 use super::overrides::Override;
 use super::spans::Node;
-use super::{Recipe, rules, syntax};
+use super::{Recipe, parity, rules, syntax};
 use crate::device::DeviceSpec;
 use crate::diagnostics::{Problem, SourceText, nearest};
 use crate::{Error, Result};
@@ -22,6 +22,9 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct Document {
     source: SourceText,
     tree: Node,
+    /// As the file and the arguments say.
+    written: Recipe,
+    /// The same with what `parity` decides.
     recipe: Recipe,
     overrides: Vec<Override>,
 }
@@ -65,8 +68,16 @@ impl Document {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(source: SourceText) -> std::result::Result<Self, Problem> {
-        let recipe = syntax::parse(&source)?;
-        Ok(Self { tree: Node::read(&source.text), source, recipe, overrides: Vec::new() })
+        let written: Recipe = syntax::parse(&source)?;
+        let tree = Node::read(&source.text);
+        let mut document = Self { tree, source, recipe: written.clone(), written, overrides: Vec::new() };
+        document.resolve();
+        Ok(document)
+    }
+
+    fn resolve(&mut self) {
+        self.recipe = self.written.clone();
+        parity::rewrite(&mut self.recipe);
     }
 
     /// Applies one `--set` argument, `path=value`. The path is made of field names, map keys, stage names or element
@@ -76,9 +87,10 @@ impl Document {
     /// # Errors
     /// [`Error::Recipe`] with the place in the argument.
     pub fn set(&mut self, argument: &str) -> Result<()> {
-        let (recipe, applied) = Override::apply(&self.recipe, argument)?;
-        self.recipe = recipe;
+        let (recipe, applied) = Override::apply(&self.written, argument)?;
+        self.written = recipe;
         self.overrides.push(applied);
+        self.resolve();
         Ok(())
     }
 
@@ -88,9 +100,10 @@ impl Document {
     /// [`Error::Recipe`] if there is no such kind of device.
     pub fn set_device(&mut self, argument: &str) -> Result<()> {
         let source = SourceText::new("--device", argument);
-        self.recipe.device =
+        self.written.device =
             argument.parse::<DeviceSpec>().map_err(|reason| Problem::new(&source, 0..argument.len(), reason))?;
         self.overrides.push(Override::field(source, "device"));
+        self.resolve();
         Ok(())
     }
 
@@ -112,7 +125,7 @@ impl Document {
         found(rules::check(self, false))
     }
 
-    /// The recipe.
+    /// The recipe, with everything that [`Recipe::parity`] decides.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
@@ -146,6 +159,16 @@ impl Document {
     /// The text it was read from.
     pub fn source(&self) -> &SourceText {
         &self.source
+    }
+
+    /// The recipe before `parity` decides anything.
+    pub(super) fn written(&self) -> &Recipe {
+        &self.written
+    }
+
+    /// Whether the file or an argument says what the value at `path` is.
+    pub(super) fn is_written(&self, path: &[String]) -> bool {
+        self.tree.find(path).1 == path.len() || self.overrides.iter().any(|set| set.writes(path))
     }
 
     /// The spans of the file's values.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::optim::{AdamW, Checkpoint, Optim};
 use super::source::Source;
 use crate::eval::UtilityOptions;
-use crate::train::Schedule;
+use crate::train::{Direction, Schedule};
 
 /// Trains the GLOW predictor on embedded FLORA data: self-supervised warm-up of the graph encoder, then all of it on the
 /// labels. Evaluates on the validation split and keeps the best epoch.
@@ -38,9 +38,16 @@ pub struct GlowTrain {
     /// Leaves out the last, smaller batch of an epoch. Default true.
     #[serde(default = "GlowTrain::default_drop_last")]
     pub drop_last: bool,
+    /// Where the training split (or, in the warm-up, what is drawn from) is smaller than a batch, makes it one smaller
+    /// batch; false makes that an error, as it is for generated data, whose size is known before. Default true.
+    #[serde(default = "GlowTrain::default_shrink_batch")]
+    pub shrink_batch: bool,
     /// How records are put into batches. Default `Shuffle`.
     #[serde(default)]
     pub sampler: Sampler,
+    /// Weight of the prediction loss beside that of the contrastive term. Default 1.
+    #[serde(default = "GlowTrain::default_pred_weight")]
+    pub pred_weight: f64,
     /// The contrastive term of the loss. Default on with the published settings; `None` turns it off.
     #[serde(default = "GlowTrain::default_contrast")]
     pub contrast: Option<ContrastConfig>,
@@ -65,6 +72,12 @@ pub struct GlowTrain {
     /// What makes an epoch the best. Default `ValAccuracy`.
     #[serde(default)]
     pub select_by: SelectBy,
+    /// It has to be better than the best so far by more than this. Default 0: strictly better.
+    #[serde(default)]
+    pub min_delta: f64,
+    /// In validation a score above it predicts 1; `GlowEval` has one of its own. Default 0.5.
+    #[serde(default = "GlowTrain::default_threshold")]
+    pub threshold: f64,
     /// What decides between epochs that are equally good. Default `None`: the earlier one stays.
     #[serde(default)]
     pub tie_break: TieBreak,
@@ -94,6 +107,18 @@ impl GlowTrain {
 
     fn default_drop_last() -> bool {
         true
+    }
+
+    fn default_shrink_batch() -> bool {
+        true
+    }
+
+    fn default_pred_weight() -> f64 {
+        1.0
+    }
+
+    fn default_threshold() -> f64 {
+        0.5
     }
 
     // The signature is serde's.
@@ -137,6 +162,13 @@ pub struct Warmup {
     pub batch_size: usize,
     /// What is drawn into a batch. Default `UniqueWorkflows`.
     pub sampling: WarmupSampling,
+    /// Every pass over the data repeats the batches of the first one, as the published iterator does by accident. Default
+    /// false: each is shuffled anew.
+    pub replay: bool,
+    /// Weight of the loss of node features. Default 1.
+    pub node_weight: f64,
+    /// Weight of the loss of adjacency. Default 1.
+    pub adj_weight: f64,
     /// Default `AdamW(lr: 1e-4, weight_decay: 1e-4, betas: (0.9, 0.999), eps: 1e-8)`.
     pub optim: Optim,
     /// `StepLr` counts optimizer steps. Default `StepLr(every: 100, gamma: 0.95)`.
@@ -149,6 +181,9 @@ impl Default for Warmup {
             steps: 1000,
             batch_size: 64,
             sampling: WarmupSampling::default(),
+            replay: false,
+            node_weight: 1.0,
+            adj_weight: 1.0,
             optim: default_optim(),
             schedule: Schedule::StepLr { every: 100, gamma: 0.95 },
         }
@@ -171,8 +206,25 @@ pub enum SelectBy {
     /// Highest accuracy.
     #[default]
     ValAccuracy,
+    /// Highest published utility: how well the votes rank the workflows. It breaks some ties by the truth, and needs two
+    /// workflows with at least three validation records each.
+    ValUtility,
     /// Lowest loss.
     ValLoss,
+    /// Highest mean of the F1 of both classes.
+    ValMacroF1,
+}
+
+impl SelectBy {
+    /// The score's name in logs, and which way it improves.
+    pub fn score(self) -> (&'static str, Direction) {
+        match self {
+            Self::ValAccuracy => ("accuracy", Direction::Highest),
+            Self::ValUtility => ("utility", Direction::Highest),
+            Self::ValLoss => ("loss", Direction::Lowest),
+            Self::ValMacroF1 => ("macro_f1", Direction::Highest),
+        }
+    }
 }
 
 /// After how many evaluations without improvement training ends.
@@ -181,7 +233,7 @@ pub enum PatienceRule {
     /// After `patience` of them.
     #[default]
     AtPatience,
-    /// After one more, as the published implementation does.
+    /// After one more, and counting epochs without an evaluation too, as the published implementation does.
     PastPatience,
 }
 

@@ -15,6 +15,7 @@ mod glow;
 mod graph_questions;
 mod optim;
 mod overrides;
+mod parity;
 mod rules;
 mod sft;
 mod source;
@@ -53,6 +54,22 @@ pub struct Recipe {
     /// What the stages compute on. Default `Auto`.
     #[serde(default)]
     pub device: DeviceSpec,
+    /// Decides as the published implementation of GLOW does, wherever a stage leaves it open; a stage that says otherwise is
+    /// an error. Default false. `hearth check --print` shows the outcome:
+    ///
+    /// - `GraphQuestions`: `test_workflows: 200`, `strict_test_count: true`, `node_render: PyRepr`, `answer_style: Bare`;
+    /// - `Embed`: `truncation: Right`, `node_render: PyRepr`;
+    /// - `GlowTrain`: `inputs: AsIs`, both fusion layers start equal (`identical_layer_init`), warm-up on `Records` with
+    ///   `replay`, `sampler: Shuffle`, `drop_last: true`, `shrink_batch: false`, `contrast.task_norm: CountAll`,
+    ///   `patience_rule: PastPatience`, `select_by: ValAccuracy` with `min_delta: 0`, `tie_break: None` and votes at
+    ///   `threshold: 0.5`;
+    /// - `GlowEval`: votes at `threshold: 0.5`, `utility: (min_records: 3, points: 100)`; ties of the published `utility`
+    ///   are always broken by the truth.
+    ///
+    /// One thing is not done: that implementation writes its weights into the data's own folder (`<dataset>/ckpt`), where
+    /// the next run overwrites them. Here they are in the run's folder.
+    #[serde(default)]
+    pub parity: bool,
     /// Folder of all runs. Default "runs".
     #[serde(default = "Recipe::default_runs")]
     pub runs: PathBuf,

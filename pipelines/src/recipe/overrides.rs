@@ -52,6 +52,14 @@ impl Override {
         Ok((recipe, Self { source, path, value: here }))
     }
 
+    /// Whether the argument says what the value at `path` is, or a part of it.
+    pub(super) fn writes(&self, path: &[String]) -> bool {
+        match path.strip_prefix(self.path.as_slice()) {
+            Some(rest) => Node::read(&self.source.text[self.value.clone()]).find(rest).1 == rest.len(),
+            None => self.path.starts_with(path),
+        }
+    }
+
     /// Where the value at `path` stands in the argument, if the argument has set it.
     pub(super) fn locate(&self, path: &[String]) -> Option<(&SourceText, Range<usize>)> {
         let rest = path.strip_prefix(self.path.as_slice())?;

@@ -102,6 +102,30 @@ impl StageContext<'_> {
         Error::Input { stage: self.name.clone(), field, path: path.into(), reason: reason.into() }
     }
 
+    /// Says that `size` things to draw from are fewer than a batch, where batches may shrink to that.
+    ///
+    /// # Errors
+    /// Where they may not.
+    pub(super) fn batch_fits(
+        &self,
+        field: &str,
+        batch: usize,
+        size: usize,
+        what: &str,
+        shrink: bool,
+    ) -> Result<(), Error> {
+        match (size < batch, shrink) {
+            (false, _) => Ok(()),
+            (true, true) => {
+                self.say(&format!("`{field}` is {batch}, but there are only {size} {what}: a batch is all of them"));
+                Ok(())
+            }
+            (true, false) => Err(self.error(format!(
+                "`{field}` is {batch}, but there are only {size} {what}: use a smaller one, or `shrink_batch: true`"
+            ))),
+        }
+    }
+
     /// The name of a stage that `stage` reads and that is not finished.
     pub(super) fn missing_input(&self, stage: &Stage) -> Option<String> {
         stage.inputs().into_iter().find_map(|(_, source)| match source {

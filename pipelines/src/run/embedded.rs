@@ -248,6 +248,7 @@ pub fn glow_data(records: &Records, workflows: Arc<Vec<GlowWorkflow>>, tables: G
     let places = records.line.iter().copied().zip(records.workflow_id.iter().copied()).collect();
     GlowData {
         records: Arc::new((0..records.len()).map(record).collect()),
+        targets: Arc::new(records.label.clone()),
         workflows,
         tables,
         places: Arc::new(places),

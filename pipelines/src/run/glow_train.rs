@@ -4,14 +4,16 @@ use super::context::{StageContext, StageEnd};
 use super::embedded::{EmbeddedData, glow_data};
 use super::error::Error;
 use super::predictor::PredictorFile;
-use crate::learners::{Epochs, GlowBatches, GlowData, GlowRecords, GlowTask, WarmupBatches, WarmupTask};
-use crate::recipe::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling};
-use crate::train::{Direction, EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, TrainState, fit, stream};
+use super::warm_up::{adjacency_auc, warm_up};
+use crate::eval::UtilityOptions;
+use crate::eval::utility::workflows;
+use crate::learners::{Contrast, Epochs, GlowBatches, GlowData, GlowRecords, GlowTask, GlowTaskSettings};
+use crate::recipe::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak};
+use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, TrainState, fit, stream};
 use burn::module::Module;
-use burn_models::glow::{GlowLossConfig, GlowPredictor};
+use burn_models::glow::{GlowPredictor, Grouping};
 use datasets::Split;
-use datasets::sampler::Sampler;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Folder of the best predictor in the stage's folder.
@@ -38,19 +40,29 @@ pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd,
     let workflows = data.workflows();
     let split =
         |split| -> Result<GlowData, Error> { Ok(glow_data(data.records(split)?, workflows.clone(), tables.clone())) };
-    let (train, valid) = (split(Split::Train)?, split(Split::Val)?);
+    let (mut train, mut valid) = (split(Split::Train)?, split(Split::Val)?);
     drop(data);
+    if let Some(rate) = stage.model.head.regression() {
+        valid = valid.with_targets(rate.target, &train);
+        train = train.clone().with_targets(rate.target, &train);
+    }
+    fits(context, stage, &train, &valid)?;
 
     let device = context.device.clone().autodiff();
     let mut predictor = file.init(stream(context.recipe.seed, "init", &[]), &device)?;
-    let mut earlier_seconds = 0.0;
+    let (mut earlier_seconds, mut auc) = (0.0, None);
     // A predictor without the graph token has nothing to warm up.
     if let Some(warmup) = stage.warmup.as_ref().filter(|_| stage.model.use_graph) {
-        let fitted = warm_up(context, stage, warmup, predictor, &train)?;
+        let fitted = warm_up(context, stage, warmup, predictor, &train, &valid)?;
         if fitted.outcome == FitOutcome::Interrupted {
             return Ok(StageEnd::Interrupted);
         }
         earlier_seconds += fitted.earlier_seconds;
+        let found = adjacency_auc(&fitted);
+        if let Some(found) = found {
+            context.say(&format!("warm-up: adjacency AUC {found:.4} on the validation split"));
+        }
+        auc = Some(found);
         predictor = fitted.model.predictor.train();
     }
     let (fitted, steps_per_epoch) = supervise(context, stage, &file, predictor, train, valid)?;
@@ -61,65 +73,58 @@ pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd,
 
     let epochs = |steps: usize| Some(steps as f64 / steps_per_epoch as f64);
     let rule = &fitted.state.early_stopping;
-    let best = if stage.select_by == SelectBy::ValAccuracy { "best_val_accuracy" } else { "best_val_loss" };
-    let metrics = BTreeMap::from([
+    let mut metrics = BTreeMap::from([
         ("steps".to_string(), Some(fitted.state.step as f64)),
         ("epochs".to_string(), epochs(fitted.state.step)),
         ("best_epoch".to_string(), epochs(rule.best_step)),
-        (best.to_string(), rule.best.map(|(score, _)| score)),
+        (format!("best_val_{}", stage.select_by.score().0), rule.best.map(|(score, _)| score)),
         ("parameters".to_string(), Some(fitted.model.predictor.num_params() as f64)),
     ]);
+    if let Some(auc) = auc {
+        metrics.insert("warmup_adjacency_auc".to_string(), auc);
+    }
     let end = StageEnd::done(metrics, &[BEST, FINAL, "metrics.jsonl", "metrics.csv"]);
     Ok(end.after(earlier_seconds + fitted.earlier_seconds))
 }
 
-/// The graph encoder learns to read node texts and edges back from its vectors.
-fn warm_up(
-    context: &StageContext,
-    stage: &GlowTrain,
-    warmup: &Warmup,
-    predictor: GlowPredictor,
-    train: &GlowData,
-) -> Result<Fitted<WarmupTask>, Error> {
-    let drawn = train.records.iter().map(|r| r.workflow);
-    let pool: Vec<u32> = match warmup.sampling {
-        WarmupSampling::UniqueWorkflows => drawn.collect::<BTreeSet<_>>().into_iter().collect(),
-        WarmupSampling::Records => drawn.collect(),
-    };
-    let seed = context.recipe.seed;
-    let draw = || {
-        Epochs::new(
-            pool.iter().map(|w| i64::from(*w)).collect(),
-            warmup.batch_size,
-            true,
-            Sampler::Shuffle,
-            stream(seed, "warmup data", &[]),
-        )
-    };
-    let epochs = draw()?;
-    let steps_per_epoch = epochs.per_epoch();
-    let batches = |epochs, steps| {
-        Arc::new(WarmupBatches::new(train.workflows.clone(), pool.clone(), train.tables.clone(), epochs, steps))
-    };
-    let options = FitOptions {
-        label: format!("{} warm-up", context.label()),
-        seed: stream(seed, "warmup", &[]),
-        steps_per_epoch,
-        lr: warmup.optim.lr(),
-        schedule: warmup.schedule.clone(),
-        schedule_unit: 1,
-        clip: None,
-        eval_every: None,
-        checkpoint_every: Some(stage.checkpoint.every_steps),
-        keep: stage.checkpoint.keep,
-        select_by: "loss",
-        tie_break_by_loss: false,
-        early_stopping: EarlyStopping::new(Direction::Lowest, None),
-    };
-    let data = FitData { train: batches(epochs, warmup.steps), valid: batches(draw()?, 0) };
-    let folder = context.folder.join("warmup");
-    let device = context.device.clone().autodiff();
-    Ok(fit(WarmupTask { predictor }, warmup.optim.init(), data, &device, &folder, options, |_, _| Ok(()))?)
+/// Whether the data can be trained on and chosen by with these settings; says what of them has no effect.
+fn fits(context: &StageContext, stage: &GlowTrain, train: &GlowData, valid: &GlowData) -> Result<(), Error> {
+    context.batch_fits("batch_size", stage.batch_size, train.records.len(), "training records", stage.shrink_batch)?;
+    let labels: Vec<f32> = train.records.iter().map(|record| record.label).collect();
+    if let Some(only) = labels.first().filter(|first| labels.iter().all(|label| label == *first)) {
+        return Err(context.error(format!(
+            "all {} records of the training split have label {only}: there is nothing to tell apart",
+            labels.len()
+        )));
+    }
+    if stage.select_by == SelectBy::ValUtility {
+        let least = UtilityOptions::default().min_records;
+        let ranked = workflows(&valid.unscored(), stage.threshold).iter().filter(|w| w.records >= least).count();
+        if ranked < 2 {
+            return Err(context.error(format!(
+                "`select_by: ValUtility` needs two workflows with at least {least} validation records each, and there are \
+                 {ranked}: choose by ValAccuracy, ValLoss or ValMacroF1"
+            )));
+        }
+    }
+    if let Some(config) = &stage.contrast {
+        let mut counts: BTreeMap<i64, [usize; 2]> = BTreeMap::new();
+        for record in train.records.iter() {
+            let group = if config.group == Grouping::Global { 0 } else { record.task_id };
+            counts.entry(group).or_default()[usize::from(record.label >= config.positive_at as f32)] += 1;
+        }
+        let why = if !counts.values().any(|[negatives, positives]| config.has_anchor(*negatives, *positives)) {
+            Some("no task has two training records of one label and one of the other")
+        } else if !config.on.iter().any(|token| stage.model.has(*token)) {
+            Some("the model has none of the tokens to contrast")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            context.say(&format!("{why}: `contrast` has no effect"));
+        }
+    }
+    Ok(())
 }
 
 /// Prediction and contrast, with validation after every so many epochs. Also gives the steps of an epoch.
@@ -133,12 +138,11 @@ fn supervise(
 ) -> Result<(Fitted<GlowTask>, usize), Error> {
     let seed = context.recipe.seed;
     let tasks = train.records.iter().map(|r| r.task_id).collect();
-    let epochs = Epochs::new(tasks, stage.batch_size, stage.drop_last, stage.sampler, stream(seed, "data", &[]))?;
+    let positive_at = stage.contrast.as_ref().map_or(0.5, |contrast| contrast.positive_at) as f32;
+    let epochs = Epochs::new(tasks, stage.batch_size, stage.drop_last, stage.sampler, stream(seed, "data", &[]))?
+        .with_labels(train.records.iter().map(|r| r.label >= positive_at).collect())?;
     let steps_per_epoch = epochs.per_epoch();
-    let (select_by, direction) = match stage.select_by {
-        SelectBy::ValAccuracy => ("accuracy", Direction::Highest),
-        SelectBy::ValLoss => ("loss", Direction::Lowest),
-    };
+    let (select_by, direction) = stage.select_by.score();
     let options = FitOptions {
         label: context.label(),
         seed: stream(seed, "glow", &[]),
@@ -153,20 +157,29 @@ fn supervise(
         select_by,
         tie_break_by_loss: stage.tie_break == TieBreak::LowerLoss,
         early_stopping: EarlyStopping {
-            patience_exclusive: stage.patience_rule == PatienceRule::PastPatience,
+            min_delta: stage.min_delta,
+            past_patience: (stage.patience_rule == PatienceRule::PastPatience).then_some(steps_per_epoch),
             ..EarlyStopping::new(direction, Some(stage.patience))
         },
     };
-    let loss = GlowLossConfig { contrast: stage.contrast.clone(), ..GlowLossConfig::default() };
+    let settings = GlowTaskSettings {
+        pred_weight: stage.pred_weight,
+        threshold: stage.threshold,
+        valid: Arc::new(valid.unscored()),
+    };
+    let contrast = |name: &str| {
+        stage.contrast.as_ref().map(|config| Contrast { config: config.clone(), seed: stream(seed, name, &[]) })
+    };
     let data = FitData {
-        train: Arc::new(GlowBatches::new(train, epochs, stage.epochs)),
-        valid: Arc::new(GlowRecords::new(valid, stage.batch_size)),
+        train: Arc::new(GlowBatches::new(train, contrast("contrast"), epochs, stage.epochs)),
+        valid: Arc::new(GlowRecords::new(valid, contrast("contrast validation"), stage.batch_size)),
     };
     let (file, best) = (file.clone(), context.folder.join(BEST));
     let keep = move |task: &GlowTask, _: &TrainState| {
         file.save(&task.predictor, &best).map_err(|e| crate::train::Error::Keep(Box::new(e)))
     };
     let device = context.device.clone().autodiff();
-    let model = fit(GlowTask::new(predictor, loss), stage.optim.init(), data, &device, &context.folder, options, keep)?;
+    let task = GlowTask::new(predictor, settings);
+    let model = fit(task, stage.optim.init(), data, &device, &context.folder, options, keep)?;
     Ok((model, steps_per_epoch))
 }

@@ -16,6 +16,7 @@ mod predictor;
 mod scratch;
 mod sft;
 mod sources;
+mod warm_up;
 
 pub use context::{StageContext, StageEnd, be_quiet, is_quiet, say};
 pub(crate) use embed::Embedder;

@@ -136,6 +136,7 @@ impl StoredPredictor {
         let mut glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
         // Records to be scored need no label, and a batch takes none that is not a number.
         Arc::make_mut(&mut glow.records).iter_mut().for_each(|record| record.label = 0.0);
+        Arc::make_mut(&mut glow.targets).fill(0.0);
         let mut scores = Vec::with_capacity(glow.records.len());
         let all: Vec<u32> = (0..glow.records.len() as u32).collect();
         for records in all.chunks(batch_size.max(1)) {

@@ -23,8 +23,10 @@ pub struct EarlyStopping {
     pub patience: Option<usize>,
     /// By how much a score must beat the best one.
     pub min_delta: f64,
-    /// The published rule stops only when *more* than `patience` evaluations brought nothing.
-    pub patience_exclusive: bool,
+    /// The published rule: `patience` counts units of so many steps (epochs), with and without an evaluation, and training
+    /// ends when *more* than that have brought nothing since the best one. The first evaluation is waited for.
+    #[serde(default)]
+    pub past_patience: Option<usize>,
     /// The best score and its second score (a loss), once there is one.
     pub best: Option<(f64, f64)>,
     /// The step of the best score.
@@ -45,7 +47,7 @@ pub struct Verdict {
 impl EarlyStopping {
     /// Nothing seen yet.
     pub fn new(direction: Direction, patience: Option<usize>) -> Self {
-        Self { direction, patience, min_delta: 0.0, patience_exclusive: false, best: None, best_step: 0, without: 0 }
+        Self { direction, patience, min_delta: 0.0, past_patience: None, best: None, best_step: 0, without: 0 }
     }
 
     /// Takes the score of an evaluation at `step`; `tie` breaks equal scores, smaller is better (pass a constant for none).
@@ -67,8 +69,16 @@ impl EarlyStopping {
         } else {
             self.without += 1;
         }
-        let limit = self.patience.map(|p| p + usize::from(self.patience_exclusive));
-        Verdict { improved, stop: limit.is_some_and(|limit| self.without >= limit) }
+        let used_up = self.patience.is_some_and(|patience| self.without >= patience);
+        Verdict { improved, stop: used_up && self.past_patience.is_none() }
+    }
+
+    /// Whether the published rule ends training after `step`, evaluated or not.
+    pub fn is_over(&self, step: usize) -> bool {
+        match (self.patience, self.past_patience, self.best) {
+            (Some(patience), Some(unit), Some(_)) => step >= self.best_step + (patience + 1) * unit,
+            _ => false,
+        }
     }
 }
 
@@ -78,28 +88,36 @@ mod tests {
 
     const SCORES: [f64; 10] = [0.60, 0.62, 0.62, 0.61, 0.65, 0.64, 0.65, 0.63, 0.60, 0.66];
 
-    /// Runs epochs 1.. and returns the best and the last epoch.
-    fn run(mut rule: EarlyStopping, scores: impl IntoIterator<Item = f64>) -> (usize, usize) {
+    /// Runs epochs 1.. with an evaluation after every `every`-th and returns the best and the last epoch.
+    fn run_every(mut rule: EarlyStopping, scores: impl IntoIterator<Item = f64>, every: usize) -> (usize, usize) {
         let mut last = 0;
         for (index, score) in scores.into_iter().enumerate() {
             last = index + 1;
-            if rule.observe(last, score, 0.0).stop {
+            let stop = last.is_multiple_of(every) && rule.observe(last, score, 0.0).stop;
+            if stop || rule.is_over(last) {
                 break;
             }
         }
         (rule.best_step, last)
     }
 
+    fn run(rule: EarlyStopping, scores: impl IntoIterator<Item = f64>) -> (usize, usize) {
+        run_every(rule, scores, 1)
+    }
+
     /// The published rule: worked example 20 of the specification.
     #[test]
     fn published_patience() {
         let rule = |patience| EarlyStopping {
-            patience_exclusive: true,
+            past_patience: Some(1),
             ..EarlyStopping::new(Direction::Highest, Some(patience))
         };
         assert_eq!(run(rule(2), SCORES), (5, 8));
         assert_eq!(run(rule(3), SCORES), (5, 9));
         assert_eq!(run(rule(30), std::iter::repeat_n(0.5, 100)), (1, 32));
+        // Epochs without an evaluation count too; but one evaluation there is in any case.
+        assert_eq!(run_every(rule(2), SCORES, 2), (2, 5));
+        assert_eq!(run_every(rule(2), SCORES, 6), (6, 9));
     }
 
     #[test]

@@ -157,6 +157,9 @@ pub fn fit<M: Task>(
             training = training.metric_valid_numeric(ScoreMetric::new(*spec));
         }
     }
+    for spec in M::SUMMARY.iter().filter(|_| options.eval_every.is_some()) {
+        training = training.metric_valid_numeric(ScoreMetric::new(*spec));
+    }
     for spec in TRAIN_METRICS {
         training = training.metric_train_numeric(ScoreMetric::new(spec));
     }

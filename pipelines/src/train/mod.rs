@@ -10,6 +10,7 @@
 //! - micro-batches whose gradients are summed with the weights of the whole step, so that an accumulated step equals one
 //!   big batch, token for token;
 //! - one device synchronisation per step: loss, scores and gradient norm come back in one read;
+//! - scores that only a whole evaluation has, such as the quality of a ranking ([`Task::summarize`]);
 //! - a step whose loss or gradient is not finite stops the stage before it reaches the weights, and writes down which
 //!   records it was made of.
 //!

@@ -96,10 +96,16 @@ mod tests {
     #[test]
     fn steps_by_step_and_by_epoch() {
         let warmup = Schedule::StepLr { every: 100, gamma: 0.95 };
-        for (step, want) in
-            [(0, 1e-4), (99, 1e-4), (100, 9.5e-5), (200, 9.025e-5), (500, 7.7378094e-5), (999, 6.3024941e-5)]
-        {
-            close(warmup.rate(1e-4, step, 1000, 1), want);
+        for (step, want) in [
+            (0, 1e-4),
+            (99, 1e-4),
+            (100, 9.5e-5),
+            (200, 9.025e-5),
+            (500, 7.7378094e-5),
+            (999, 6.3024941e-5),
+            (1000, 5.9873694e-5),
+        ] {
+            close(warmup.rate(1e-4, step, 1001, 1), want);
         }
         let train = Schedule::StepLr { every: 10, gamma: 0.9 };
         let per_epoch = 7;

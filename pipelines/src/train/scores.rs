@@ -15,6 +15,14 @@ pub trait Task:
 {
     /// The names of the values that the steps put on the device, the loss first.
     const SCORES: &'static [MetricSpec];
+    /// The names of the values that only a whole evaluation has.
+    const SUMMARY: &'static [MetricSpec] = &[];
+
+    /// The values of [`Task::SUMMARY`], in its order, from the outputs that the batches of an evaluation left
+    /// ([`Scores::with_outputs`]), one after another. NaN for a value that is not defined.
+    fn summarize(&self, _outputs: &[f64]) -> Vec<f64> {
+        Vec::new()
+    }
 }
 
 /// The values of one training step or one validation batch.
@@ -28,13 +36,20 @@ pub struct Scores {
     /// Tokens processed, without padding; 0 where the notion makes no sense.
     pub tokens: usize,
     pub(crate) device: Option<Tensor<1>>,
+    pub(crate) outputs: Option<Tensor<1>>,
     pub(crate) values: Vec<(&'static str, f64)>,
 }
 
 impl Scores {
     /// Values on the device, in the order of [`Task::SCORES`]; shape [number of scores].
     pub fn on_device(values: Tensor<1>, weight: f64, tokens: usize) -> Self {
-        Self { weight, tokens, device: Some(values), values: Vec::new() }
+        Self { weight, tokens, device: Some(values), outputs: None, values: Vec::new() }
+    }
+
+    /// The same with what [`Task::summarize`] is to see of this validation batch: any number of values.
+    pub fn with_outputs(mut self, outputs: Tensor<1>) -> Self {
+        self.outputs = Some(outputs);
+        self
     }
 
     /// The value of this name, once it has been read.

@@ -115,14 +115,14 @@ impl<M: Task> StepStrategy<M> {
                     if verdict.improved {
                         (run.best)(model, &run.state)?;
                     }
-                    if verdict.stop {
-                        run.state.stopped = true;
-                    }
+                    run.state.stopped |= verdict.stop || run.state.early_stopping.is_over(step);
                     if !last && !run.state.stopped {
                         window = Window::open(self, step, &mut components.event_processor)?;
                     }
                     // The time of an evaluation is not the time of a step.
                     clock = Instant::now();
+                } else {
+                    run.state.stopped |= run.state.early_stopping.is_over(step);
                 }
                 let due = options.checkpoint_every.is_some_and(|every| step.is_multiple_of(every));
                 if stop || due || last || run.state.stopped {
@@ -160,7 +160,7 @@ impl<M: Task> StepStrategy<M> {
         let output = burn::train::TrainStep::step(&*model, batch);
         let (mut grads, mut scores) = (output.grads, output.item);
         let norm = gradient_norm(model, &grads);
-        let norm = scores.read::<M>(norm);
+        let norm = scores.read::<M>(norm).first().copied();
         let loss = scores.values.first().map_or(f64::NAN, |(_, loss)| *loss);
         for (what, value) in [("loss", loss), ("gradient norm", norm.unwrap_or(0.0))] {
             if !value.is_finite() {
@@ -211,12 +211,13 @@ impl<M: Task> StepStrategy<M> {
             .map_err(failed)?;
         let model = model.valid();
         let mut sums: Vec<(&'static str, f64)> = Vec::new();
-        let mut weight = 0.0;
+        let (mut weight, mut outputs) = (0.0, Vec::new());
         let total = valid.num_items();
         for (number, batch) in valid.iter().enumerate() {
             let batch = batch.map_err(|e| Error::Batch { step: number + 1, reason: e.to_string() })?;
             let mut scores = burn::train::InferenceStep::step(&model, batch);
-            scores.read::<M>(None);
+            let left = scores.outputs.take();
+            outputs.extend(scores.read::<M>(left));
             weight += scores.weight;
             for (name, value) in &scores.values {
                 match sums.iter_mut().find(|(n, _)| n == name) {
@@ -225,12 +226,9 @@ impl<M: Task> StepStrategy<M> {
                 }
             }
         }
-        let means = Scores {
-            weight,
-            tokens: 0,
-            device: None,
-            values: sums.into_iter().map(|(name, sum)| (name, sum / weight)).collect(),
-        };
+        let mut values: Vec<_> = sums.into_iter().map(|(name, sum)| (name, sum / weight)).collect();
+        values.extend(M::SUMMARY.iter().map(|spec| spec.name).zip(model.summarize(&outputs)));
+        let means = Scores { weight, tokens: 0, device: None, outputs: None, values };
         // One point per evaluation: the means of single batches would draw a saw.
         let item = TrainingItem::new(
             means.clone(),
@@ -303,16 +301,16 @@ impl Window {
 }
 
 impl Scores {
-    /// Brings the values to the host, together with one more: the only synchronisation of a step.
-    pub fn read<M: Task>(&mut self, extra: Option<Tensor<1>>) -> Option<f64> {
-        let device = self.device.take()?;
+    /// Brings the values to the host, together with others, which it returns: the only synchronisation of a step.
+    pub fn read<M: Task>(&mut self, extra: Option<Tensor<1>>) -> Vec<f64> {
+        let Some(device) = self.device.take() else { return Vec::new() };
         let count = device.dims()[0];
         let joined = match &extra {
             Some(extra) => Tensor::cat(vec![device.without_autodiff(), extra.clone().without_autodiff()], 0),
             None => device.without_autodiff(),
         };
         let mut values = joined.into_data().iter::<f64>().collect::<Vec<_>>();
-        let extra = if extra.is_some() { values.pop() } else { None };
+        let extra = values.split_off(count.min(values.len()));
         debug_assert_eq!(count, M::SCORES.len(), "a task reports as many scores as it names");
         self.values = M::SCORES.iter().map(|spec| spec.name).zip(values).collect();
         extra

@@ -4,9 +4,11 @@ use burn::module::{Module, Param};
 use burn::nn::LayerNormConfig;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_gnn::{AdjacencyTarget, BilinearConfig, GatConvConfig, Graph, GraphBatch, Pool, SelfLoops, adjacency_loss};
+use burn_lora::{LoraConfig, LoraLinear};
+use burn_models::encoder::{Pooling, normalize};
 use burn_models::glow::{
-    ContrastConfig, ContrastGroups, GlowConfig, Head, RegressionLoss, RegressionOutput, TaskNorm, contrast,
-    prediction_loss,
+    Anchors, ContrastConfig, ContrastForm, ContrastGroups, GlowConfig, Reduce, Regression, RegressionLoss,
+    RegressionOutput, TaskNorm, classification_loss, contrast, regression_loss,
 };
 use hearth_tests::{assert_close, devices, values};
 
@@ -21,10 +23,6 @@ fn vector(data: &[f32], device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(data.to_vec(), [data.len()]), device)
 }
 
-fn ints(data: &[i64], device: &Device) -> Tensor<1, Int> {
-    Tensor::from_data(TensorData::new(data.to_vec(), [data.len()]), device)
-}
-
 fn margin(margin: f64) -> ContrastConfig {
     ContrastConfig { margin, ..ContrastConfig::default() }
 }
@@ -32,8 +30,8 @@ fn margin(margin: f64) -> ContrastConfig {
 /// The contrastive loss of one token of one task.
 fn one_task(x: Tensor<2>, labels: &[f32], config: &ContrastConfig) -> Tensor<1> {
     let device = x.device();
-    let groups = ContrastGroups::new(vector(labels, &device), ints(&vec![0; labels.len()], &device), 1, config);
-    contrast(vec![x], &groups, config)
+    let groups = ContrastGroups::new(labels, &vec![0; labels.len()], 1, config, 0, &device).unwrap();
+    contrast(vec![x], &groups).unwrap()
 }
 
 #[test]
@@ -75,10 +73,37 @@ fn contrast_without_pairs_is_zero() {
     }
 }
 
+/// Every other form on the same vectors: anchors with the first label set, then with the second.
+#[test]
+fn triplets_of_one_task() {
+    let all = |reduce| ContrastForm::BatchAll { reduce };
+    let (first, second) = ([1.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0]);
+    for (form, anchors, want) in [
+        (ContrastForm::BatchHard, Anchors::PositivesOnly, [1.0666667, 0.6]),
+        (ContrastForm::BatchHard, Anchors::All, [1.0, 1.12]),
+        (all(Reduce::Valid), Anchors::PositivesOnly, [0.5333333, 0.1833333]),
+        (all(Reduce::Active), Anchors::PositivesOnly, [1.0666667, 0.7333333]),
+        (all(Reduce::Valid), Anchors::All, [0.5111111, 0.5222222]),
+        (all(Reduce::Active), Anchors::All, [0.92, 1.0444444]),
+    ] {
+        for (name, device) in devices() {
+            let config = ContrastConfig { form, anchors, ..margin(0.2) };
+            let loss = [first, second].map(|labels| values(one_task(matrix(&V, &device), &labels, &config))[0]);
+            assert_close(&format!("{name}: {form:?} {anchors:?}"), &loss, &want, 1e-5);
+        }
+    }
+}
+
 /// Ten records of three tasks: one too small, one with an active loss, one without a negative record.
 struct ThreeTasks {
     groups: ContrastGroups,
     tokens: Vec<Tensor<2>>,
+}
+
+impl ThreeTasks {
+    fn loss(self) -> Vec<f32> {
+        values(contrast(self.tokens, &self.groups).unwrap())
+    }
 }
 
 fn three_tasks(device: &Device, config: &ContrastConfig) -> ThreeTasks {
@@ -100,7 +125,7 @@ fn three_tasks(device: &Device, config: &ContrastConfig) -> ThreeTasks {
         [0.0, 1.0],
     ];
     ThreeTasks {
-        groups: ContrastGroups::new(vector(&labels, device), ints(&tasks, device), 3, config),
+        groups: ContrastGroups::new(&labels, &tasks, 3, config, 0, device).unwrap(),
         tokens: vec![matrix(&llm, device), matrix(&graph, device)],
     }
 }
@@ -110,47 +135,44 @@ fn contrast_of_several_tasks() {
     for (name, device) in devices() {
         let all = margin(0.2);
         let ThreeTasks { groups, tokens } = three_tasks(&device, &all);
-        assert_close(&name, &values(groups.task_losses(tokens[0].clone(), 0.2)), &[0.0; 3], 1e-5);
-        assert_close(&name, &values(groups.task_losses(tokens[1].clone(), 0.2)), &[0.1154822, 0.0, 0.0], 1e-5);
-        assert_eq!(values(groups.counted_tasks.clone()), [2.0]);
-        assert_eq!(values(groups.active_tasks.clone()), [1.0]);
-        assert_close(&name, &values(contrast(tokens.clone(), &groups, &all)), &[0.0288706], 1e-5);
+        assert_close(&name, &values(groups.task_losses(tokens[0].clone())), &[0.0; 3], 1e-5);
+        assert_close(&name, &values(groups.task_losses(tokens[1].clone())), &[0.1154822, 0.0, 0.0], 1e-5);
+        assert_eq!((groups.counted_tasks, groups.active_tasks), (2, 1));
+        assert_close(&name, &values(contrast(tokens.clone(), &groups).unwrap()), &[0.0288706], 1e-5);
+        assert_close(&name, &values(contrast(tokens[1..].to_vec(), &groups).unwrap()), &[0.0577411], 1e-5);
+        assert!(contrast(vec![], &groups).is_none());
         let active = ContrastConfig { task_norm: TaskNorm::CountActive, ..all.clone() };
-        assert_close(&name, &values(contrast(tokens.clone(), &groups, &active)), &[0.0577411], 1e-5);
-        assert_close(&name, &values(contrast(tokens[1..].to_vec(), &groups, &all)), &[0.0577411], 1e-5);
-        assert_eq!(values(contrast(vec![], &groups, &all)), [0.0]);
+        assert_close(&name, &three_tasks(&device, &active).loss(), &[0.0577411], 1e-5);
         // No task is large enough.
         let large = ContrastConfig { min_group: 6, ..all };
-        let ThreeTasks { groups, tokens } = three_tasks(&device, &large);
-        assert_eq!(values(contrast(tokens, &groups, &large)), [0.0]);
+        assert_eq!(three_tasks(&device, &large).loss(), [0.0]);
     }
 }
 
 #[test]
-fn classification_loss() {
+fn classification_by_hand() {
     for (name, device) in devices() {
         let logits = vector(&[2.0, -1.0, 0.5, -3.0], &device);
         let labels = vector(&[1.0, 0.0, 0.0, 1.0], &device);
-        let loss = prediction_loss(logits.clone(), labels, Head::Classification);
+        let loss = classification_loss(logits.clone(), labels);
         assert_close(&name, &values(loss.clone()), &[1.1157135], 1e-5);
         let all = margin(0.2);
         let ThreeTasks { groups, tokens } = three_tasks(&device, &all);
-        assert_close(&name, &values(loss + contrast(tokens, &groups, &all)), &[1.1445841], 1e-5);
+        assert_close(&name, &values(loss + contrast(tokens, &groups).unwrap()), &[1.1445841], 1e-5);
         let config = GlowConfig { hidden_dim: 4, ..GlowConfig::default() };
         let scores = values(config.init(2, 2, &device).unwrap().scores(logits));
         assert_close(&name, &scores, &[0.880797, 0.268941, 0.622459, 0.047426], 1e-5);
         assert_eq!(scores.iter().map(|s| *s > 0.5).collect::<Vec<_>>(), [true, false, true, false]);
         // Far out the loss is the distance, not infinite.
-        let far =
-            prediction_loss(vector(&[200.0, -200.0], &device), vector(&[0.0, 1.0], &device), Head::Classification);
+        let far = classification_loss(vector(&[200.0, -200.0], &device), vector(&[0.0, 1.0], &device));
         assert_close(&name, &values(far), &[200.0], 1e-3);
     }
 }
 
 #[test]
-fn regression_loss() {
+fn regression_by_hand() {
     for (name, device) in devices() {
-        let head = |loss, output| Head::Regression { loss, output };
+        let rate = |loss, output| Regression { loss, output, ..Regression::default() };
         let labels = [0.9, 0.2, 0.5, 0.6];
         for (loss, want) in [
             (RegressionLoss::Mse, 0.0813640),
@@ -159,10 +181,10 @@ fn regression_loss() {
             (RegressionLoss::SmoothL1(0.1), 0.1501605),
         ] {
             let logits = vector(&[2.0, -1.0, 0.5, -3.0], &device);
-            let got = prediction_loss(logits, vector(&labels, &device), head(loss, RegressionOutput::Sigmoid));
+            let got = regression_loss(logits, vector(&labels, &device), &rate(loss, RegressionOutput::Sigmoid));
             assert_close(&format!("{name}: {loss:?}"), &values(got), &[want], 1e-6);
             let rates = vector(&[0.880797, 0.268941, 0.622459, 0.047426], &device);
-            let got = prediction_loss(rates, vector(&labels, &device), head(loss, RegressionOutput::Identity));
+            let got = regression_loss(rates, vector(&labels, &device), &rate(loss, RegressionOutput::Identity));
             assert_close(&format!("{name}: {loss:?} of rates"), &values(got), &[want], 1e-6);
         }
     }
@@ -176,7 +198,7 @@ fn gradients_of_prediction_losses() {
         let logits = [-2.0, -0.2, 0.1, 0.9];
         let x = vector(&logits, &device).require_grad();
         let labels = [0.0, 1.0, 0.25, 1.0];
-        let grads = prediction_loss(x.clone(), vector(&labels, &device), Head::Classification).backward();
+        let grads = classification_loss(x.clone(), vector(&labels, &device)).backward();
         let want: Vec<f32> = logits.iter().zip(labels).map(|(x, y)| (sigmoid(*x) - y) / 4.0).collect();
         assert_close(&name, &values(x.grad(&grads).unwrap()), &want, 1e-6);
         for (loss, slope) in [
@@ -186,8 +208,8 @@ fn gradients_of_prediction_losses() {
         ] {
             let errors = [-2.0, -0.2, 0.1, 0.9];
             let x = vector(&errors, &device).require_grad();
-            let head = Head::Regression { loss, output: RegressionOutput::Identity };
-            let grads = prediction_loss(x.clone(), vector(&[0.0; 4], &device), head).backward();
+            let rate = Regression { loss, output: RegressionOutput::Identity, ..Regression::default() };
+            let grads = regression_loss(x.clone(), vector(&[0.0; 4], &device), &rate).backward();
             let want = errors.map(|e| slope(e) / 4.0);
             assert_close(&format!("{name}: {loss:?}"), &values(x.grad(&grads).unwrap()), &want, 1e-6);
         }
@@ -238,6 +260,32 @@ fn adjacency_by_hand() {
         let loss = adjacency_loss(logits, &target);
         assert_close(&name, &values(loss.clone()), &[0.5596395, 4.116437], 1e-5);
         assert_close(&name, &values(loss.mean()), &[2.3380382], 1e-5);
+    }
+}
+
+#[test]
+fn merge_by_hand() {
+    for (name, device) in devices() {
+        // Our matrices are [in, out]: those of the example transposed.
+        let mut linear = LoraLinear::new(Param::from_tensor(matrix(&[[1.0, 3.0], [2.0, 4.0]], &device)), None);
+        let config = LoraConfig { rank: 1, alpha: 4.0, dropout: 0.0, ..LoraConfig::default() };
+        linear.attach(&config, 0, "example");
+        let adapter = linear.lora.as_mut().unwrap();
+        adapter.lora_a = Param::from_tensor(vector(&[1.0, -1.0], &device).reshape([2, 1]));
+        adapter.lora_b = Param::from_tensor(vector(&[0.5, 2.0], &device).reshape([1, 2]));
+        linear.merge();
+        assert_eq!(values(linear.weight.val()), [3.0, 11.0, 0.0, -4.0], "{name}");
+    }
+}
+
+#[test]
+fn pooling_by_hand() {
+    for (name, device) in devices() {
+        let hidden = matrix(&[[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]], &device).reshape([1, 3, 2]);
+        let mask = vector(&[1.0, 1.0, 0.0], &device).reshape([1, 3]).bool();
+        let mean = Pooling::Mean.apply(hidden, Some(mask));
+        assert_close(&name, &values(mean.clone()), &[2.0, 1.0], 1e-6);
+        assert_close(&name, &values(normalize(mean)), &[0.894427, 0.447214], 1e-6);
     }
 }
 

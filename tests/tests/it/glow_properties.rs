@@ -1,51 +1,16 @@
-//! The contrastive loss against its definition, and what must not change the predictor's numbers.
+//! What must not change the predictor's numbers.
 
 use burn::tensor::Device;
-use burn_gnn::Graph;
+use burn_gnn::{AdjacencyTarget, Graph, adjacency_loss};
 use burn_models::glow::{
-    ContrastConfig, ContrastGroups, Dedup, GlowBatch, GlowConfig, GlowLossConfig, GlowRecord, GlowTables, GlowWorkflow,
-    TaskNorm, contrast,
+    ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowRecord, GlowTables, GlowWorkflow, Head, Regression,
+    RegressionLoss, RegressionOutput, classification_loss, regression_loss,
 };
 use hearth_tests::{assert_close, devices, values};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::gnn_properties::{eighths, f32s, graph, ints, shuffled, tensor};
-
-/// Contrastive losses of one token by task, pair by pair, as the definition reads; and which tasks are counted.
-fn pairwise(
-    x: &[f64],
-    width: usize,
-    labels: &[f32],
-    tasks: &[usize],
-    num_tasks: usize,
-    margin: f64,
-) -> Vec<Option<f64>> {
-    let row = |i: usize| &x[i * width..(i + 1) * width];
-    let unit = |i: usize| {
-        let norm = row(i).iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
-        row(i).iter().map(|v| v / norm).collect::<Vec<_>>()
-    };
-    let distance = |i: usize, j: usize| 1.0 - unit(i).iter().zip(unit(j)).map(|(a, b)| a * b).sum::<f64>();
-    let mean = |d: Vec<f64>| d.iter().sum::<f64>() / d.len() as f64;
-    let of_task = |task: usize| {
-        let members: Vec<usize> = (0..labels.len()).filter(|i| tasks[*i] == task).collect();
-        if members.len() < 3 {
-            return None;
-        }
-        let (positives, negatives): (Vec<usize>, Vec<usize>) = members.iter().partition(|i| labels[**i] == 1.0);
-        if positives.len() < 2 || negatives.is_empty() {
-            return Some(0.0);
-        }
-        let anchor = |&a: &usize| {
-            let to_positives = mean(positives.iter().filter(|p| **p != a).map(|p| distance(a, *p)).collect());
-            let to_negatives = mean(negatives.iter().map(|n| distance(a, *n)).collect());
-            (to_positives - to_negatives + margin).max(0.0)
-        };
-        Some(mean(positives.iter().map(anchor).collect()))
-    };
-    (0..num_tasks).map(of_task).collect()
-}
+use super::gnn_properties::{eighths, f32s, graph, shuffled, tensor};
 
 /// Random tables, workflows and records for a whole predictor.
 #[derive(Debug, Clone)]
@@ -83,7 +48,11 @@ impl Data {
     }
 
     fn batch(&self, dedup: Dedup, device: &Device) -> GlowBatch {
-        GlowBatch::new(&self.records, &self.workflows, &self.tables(device), dedup, device).unwrap()
+        let batch = GlowBatch::new(&self.records, &self.workflows, &self.tables(device), dedup, device).unwrap();
+        // Targets of a rate that go with the record.
+        let target = |r: &GlowRecord| (r.workflow + 2 * r.task) as f32 / 16.0;
+        let batch = batch.with_targets(&self.records.iter().map(target).collect::<Vec<_>>()).unwrap();
+        batch.with_contrast(&ContrastConfig::default(), 0).unwrap()
     }
 }
 
@@ -99,12 +68,14 @@ proptest! {
     #[test]
     fn order_and_sharing_of_records_do_not_matter(data in data(), seed in any::<u64>()) {
         for (name, device) in devices() {
-            let model = small().init(WIDTH, WIDTH, &device).unwrap();
+            let head = Head::Both { reg_weight: 0.5, rate: Default::default() };
+            let model = GlowConfig { head, ..small() }.init(WIDTH, WIDTH, &device).unwrap();
             let tables = data.tables(&device);
             let run = |batch: &GlowBatch| {
                 let output = model.forward(batch, &tables);
-                let loss = model.loss(&output, batch, &GlowLossConfig::default());
-                let losses = [loss.prediction, loss.contrast, loss.active_tasks].map(values).concat();
+                let loss = model.loss(&output, batch, 1.0);
+                let mut losses = [loss.prediction, loss.contrast].map(values).concat();
+                losses.push(loss.active_tasks as f32);
                 (values(output.logits), losses)
             };
             let (logits, losses) = run(&data.batch(Dedup::Share, &device));
@@ -129,73 +100,95 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+/// A number's derivative by finite differences of a function of all of them, in f64; `None` at a kink.
+fn slopes(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Option<Vec<f64>> {
+    let h = 1e-6;
+    let here = f(x);
+    (0..x.len())
+        .map(|i| {
+            let step = |h: f64| {
+                let mut x = x.to_vec();
+                x[i] += h;
+                f(&x)
+            };
+            let (right, left) = ((step(h) - here) / h, (here - step(-h)) / h);
+            ((right - left).abs() < 1e-4).then_some((right + left) / 2.0)
+        })
+        .collect()
+}
 
-    #[test]
-    fn contrast_matches_its_definition(
-        rows in vec((eighths(3), any::<bool>(), 0..3usize), 1..12), margin in 0.0..1.0f64, active in any::<bool>(),
-    ) {
-        // Rows of zeros are common enough to be met: one in some hundred is one by itself, and here one in eight.
-        let row = |(i, r): (usize, &(Vec<f32>, bool, usize))| if i % 8 == 5 { vec![0.0; 3] } else { r.0.clone() };
-        let x: Vec<f32> = rows.iter().enumerate().flat_map(row).collect();
-        let labels: Vec<f32> = rows.iter().map(|r| r.1 as u8 as f32).collect();
-        let tasks: Vec<usize> = rows.iter().map(|r| r.2).collect();
-        let x64: Vec<f64> = x.iter().map(|v| *v as f64).collect();
-        let want = pairwise(&x64, 3, &labels, &tasks, 3, margin);
-        let has_anchor = |task: usize| {
-            let of = |label: f32| (0..rows.len()).filter(|i| tasks[*i] == task && labels[*i] == label).count();
-            of(1.0) >= 2 && of(0.0) >= 1
-        };
-        let counted = (0..3).filter(|t| want[*t].is_some() && (!active || has_anchor(*t))).count();
-        let total = want.iter().flatten().sum::<f64>() / counted.max(1) as f64;
-        let task_norm = if active { TaskNorm::CountActive } else { TaskNorm::CountAll };
-        let config = ContrastConfig { margin, task_norm, ..ContrastConfig::default() };
-        for (name, device) in devices() {
-            let groups = ContrastGroups::new(tensor(&labels, [rows.len()], &device), ints(&tasks, &device), 3, &config);
-            let x = tensor(&x, [rows.len(), 3], &device);
-            let want: Vec<f64> = want.iter().map(|loss| loss.unwrap_or(0.0)).collect();
-            assert_close(&name, &values(groups.task_losses(x.clone(), margin)), &f32s(&want), 1e-6);
-            assert_close(&name, &values(contrast(vec![x], &groups, &config)), &[total as f32], 1e-6);
-        }
-    }
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn cross_entropy(x: f64, y: f64) -> f64 {
+    -y * sigmoid(x).ln() - (1.0 - y) * (1.0 - sigmoid(x)).ln()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn gradient_of_contrast_matches_differences(
-        rows in vec((vec(-1.0..1.0f32, 3), any::<bool>(), 0..2usize), 3..10), margin in 0.0..1.0f64,
+    fn gradients_of_prediction_losses_match_differences(
+        rows in vec((-3.0..3.0f64, 0.0..1.0f64), 1..8), limit in 0.1..1.0f64, kind in 0..4u8, identity in any::<bool>(),
     ) {
-        let x: Vec<f32> = rows.iter().flat_map(|r| r.0.clone()).collect();
-        let labels: Vec<f32> = rows.iter().map(|r| r.1 as u8 as f32).collect();
-        let tasks: Vec<usize> = rows.iter().map(|r| r.2).collect();
-        // Short vectors turn fast: differences would not follow.
-        prop_assume!(rows.iter().all(|r| r.0.iter().map(|v| v * v).sum::<f32>() > 0.1));
-        let loss = |x: &[f64]| {
-            let losses = pairwise(x, 3, &labels, &tasks, 2, margin);
-            losses.iter().flatten().sum::<f64>() / losses.iter().flatten().count().max(1) as f64
+        let (x, y): (Vec<f64>, Vec<f64>) = rows.into_iter().unzip();
+        let loss = [RegressionLoss::Mse, RegressionLoss::Huber(limit), RegressionLoss::SmoothL1(limit)];
+        let loss = loss.get(kind as usize).copied();
+        let output = if identity { RegressionOutput::Identity } else { RegressionOutput::Sigmoid };
+        let cost = |x: f64, y: f64| {
+            let e = if identity { x - y } else { sigmoid(x) - y };
+            let huber = if e.abs() <= limit { 0.5 * e * e } else { limit * (e.abs() - 0.5 * limit) };
+            match loss {
+                None => cross_entropy(x, y),
+                Some(RegressionLoss::Mse) => e * e,
+                Some(RegressionLoss::Huber(_)) => huber,
+                Some(RegressionLoss::SmoothL1(_)) => huber / limit,
+            }
         };
-        let x64: Vec<f64> = x.iter().map(|v| *v as f64).collect();
-        let step = |i: usize, h: f64| {
-            let mut x = x64.clone();
-            x[i] += h;
-            loss(&x)
-        };
-        let (h, here) = (1e-6, loss(&x64));
-        let sides = |i: usize| ((step(i, h) - here) / h, (here - step(i, -h)) / h);
-        let slopes: Vec<(f64, f64)> = (0..x.len()).map(sides).collect();
-        // At the kink of a hinge the two differ, and there is no gradient.
-        prop_assume!(slopes.iter().all(|(right, left)| (right - left).abs() < 1e-4));
-        let want: Vec<f64> = slopes.iter().map(|(right, left)| (right + left) / 2.0).collect();
-        let config = ContrastConfig { margin, ..ContrastConfig::default() };
+        let mean = |x: &[f64]| x.iter().zip(&y).map(|(x, y)| cost(*x, *y)).sum::<f64>() / x.len() as f64;
+        let want = slopes(&x, mean);
+        prop_assume!(want.is_some());
         for (name, device) in devices() {
             let device = device.autodiff();
-            let groups = ContrastGroups::new(tensor(&labels, [rows.len()], &device), ints(&tasks, &device), 2, &config);
-            let x = tensor(&x, [rows.len(), 3], &device).require_grad();
-            let grads = contrast(vec![x.clone()], &groups, &config).backward();
-            assert_close(&name, &values(x.grad(&grads).unwrap()), &f32s(&want), 1e-4);
+            let column = |v: &[f64]| tensor(&f32s(v), [v.len()], &device);
+            let (input, truth) = (column(&x).require_grad(), column(&y));
+            let got = match loss {
+                None => classification_loss(input.clone(), truth),
+                Some(loss) => regression_loss(input.clone(), truth, &Regression { loss, output, ..Regression::default() }),
+            };
+            assert_close(&name, &values(got.clone()), &[mean(&x) as f32], 1e-5);
+            let grads = got.backward();
+            assert_close(&name, &values(input.grad(&grads).unwrap()), &f32s(want.as_ref().unwrap()), 1e-4);
+        }
+    }
+
+    #[test]
+    fn gradient_of_adjacency_matches_differences(
+        graphs in vec(graph(1..=4), 1..4), noise in vec(-3.0..3.0f64, 3 * 16),
+    ) {
+        let size = graphs.iter().map(|g| g.num_nodes).max().unwrap();
+        let x = &noise[..graphs.len() * size * size];
+        let loss = |x: &[f64]| {
+            let of_graph = |(g, graph): (usize, &Graph)| {
+                let n = graph.num_nodes;
+                let pair = |i: usize, j: usize| {
+                    let edge = graph.edges.contains(&[i as u32, j as u32]);
+                    cross_entropy(x[(g * size + i) * size + j], f64::from(u8::from(edge)))
+                };
+                (0..n * n).map(|p| pair(p / n, p % n)).sum::<f64>() / (n * n) as f64
+            };
+            graphs.iter().enumerate().map(of_graph).sum::<f64>() / graphs.len() as f64
+        };
+        let want = slopes(x, loss).unwrap();
+        for (name, device) in devices() {
+            let device = device.autodiff();
+            let target = AdjacencyTarget::new(&graphs.iter().collect::<Vec<_>>(), &device).unwrap();
+            let logits = tensor(&f32s(x), [graphs.len(), size, size], &device).require_grad();
+            let got = adjacency_loss(logits.clone(), &target).mean();
+            assert_close(&name, &values(got.clone()), &[loss(x) as f32], 1e-5);
+            let grads = got.backward();
+            assert_close(&name, &values(logits.grad(&grads).unwrap()), &f32s(&want), 1e-4);
         }
     }
 }

@@ -5,8 +5,8 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_gnn::{AdjacencyTarget, Graph, GraphBatch, SelfLoops};
 use burn_models::glow::{
-    ContrastConfig, ContrastToken, Dedup, GlowBatch, GlowConfig, GlowLossConfig, GlowPredictor, GlowRecord, GlowTables,
-    GlowWorkflow, Head, RegressionLoss, RegressionOutput, WarmupBatch,
+    ContrastConfig, ContrastForm, ContrastToken, Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord, GlowTables,
+    GlowWorkflow, Head, Regression, RegressionLoss, WarmupBatch,
 };
 use hearth_tests::{assert_close, devices, values};
 use rand::{RngExt, SeedableRng};
@@ -53,7 +53,8 @@ fn toy(llm_dim: usize, text_dim: usize, device: &Device) -> Toy {
 
 impl Toy {
     fn batch(&self, dedup: Dedup, device: &Device) -> GlowBatch {
-        GlowBatch::new(&self.records, &self.workflows, &self.tables, dedup, device).unwrap()
+        let batch = GlowBatch::new(&self.records, &self.workflows, &self.tables, dedup, device).unwrap();
+        batch.with_contrast(&ContrastConfig::default(), 0).unwrap()
     }
 }
 
@@ -72,7 +73,7 @@ fn supervised_training_and_warm_up_touch_their_own_parameters() {
         let sizes: BTreeMap<String, usize> = collected(&model, Values).into_iter().map(|(n, v)| (n, v.len())).collect();
         let batch = toy.batch(Dedup::Repeat, &device);
         let output = model.forward(&batch, &toy.tables);
-        let grads = model.loss(&output, &batch, &GlowLossConfig::default()).total.backward();
+        let grads = model.loss(&output, &batch, 1.0).total.backward();
         let missing: Vec<_> = sizes.keys().filter(|n| !collected(&model, &grads).contains_key(*n)).cloned().collect();
         let decoders = ["adj_decoder.bias", "adj_decoder.weight", "node_decoder.bias", "node_decoder.weight"];
         assert_eq!(missing, decoders.map(|n| format!("gnn_encoder.{n}")), "{name}");
@@ -115,11 +116,8 @@ fn every_view_can_be_switched_off() {
             let long = values(model.final_mlp.forward(first));
             assert_close(&name, &values(output.logits.clone()), &long, 1e-6);
             // Distances are at most 2: with this margin every anchor costs something.
-            let config = GlowLossConfig {
-                contrast: Some(ContrastConfig { margin: 2.5, ..ContrastConfig::default() }),
-                ..GlowLossConfig::default()
-            };
-            let loss = model.loss(&output, &batch, &config);
+            let far = ContrastConfig { margin: 2.5, ..ContrastConfig::default() };
+            let loss = model.loss(&output, &batch.with_contrast(&far, 0).unwrap(), 1.0);
             let contrasted = values(loss.contrast.clone())[0];
             assert!((contrasted > 0.0) == (use_llm || use_graph), "{name}: views {views}: contrast {contrasted}");
             assert!(values(loss.total.clone())[0].is_finite());
@@ -162,7 +160,7 @@ fn batches_serve_models_with_and_without_autodiff() {
         let logits = [&device, &autodiff].map(|device| {
             let batch = toy.batch(Dedup::Share, device);
             let output = model.forward(&batch, &toy.tables);
-            let grads = model.loss(&output, &batch, &GlowLossConfig::default()).total.backward();
+            let grads = model.loss(&output, &batch, 1.0).total.backward();
             assert!(collected(&model, &grads).contains_key("gnn_encoder.gnn_layers.0.lin.weight"), "{name}");
             let trained = values(output.logits);
             assert_close(&name, &values(valid.forward(&batch, &toy.tables).logits), &trained, 1e-5);
@@ -179,26 +177,24 @@ fn loss_settings() {
         let model = small().init(5, 6, &device).unwrap();
         let batch = toy.batch(Dedup::Share, &device);
         let output = model.forward(&batch, &toy.tables);
-        let loss = |config: &GlowLossConfig| model.loss(&output, &batch, config);
-        let part = |config: ContrastConfig| {
-            values(loss(&GlowLossConfig { contrast: Some(config), ..GlowLossConfig::default() }).contrast)[0]
-        };
+        let contrasted = |config: &ContrastConfig| batch.clone().with_contrast(config, 0).unwrap();
+        let part = |config: ContrastConfig| values(model.loss(&output, &contrasted(&config), 1.0).contrast)[0];
         let both = part(ContrastConfig::default());
         let one = |token| part(ContrastConfig { on: vec![token], ..ContrastConfig::default() });
         let mean = (one(ContrastToken::Llm) + one(ContrastToken::Graph)) / 2.0;
         assert_close(&name, &[both], &[mean], 1e-6);
 
-        let weighted = loss(&GlowLossConfig {
-            pred_weight: 3.0,
-            contrast: Some(ContrastConfig { weight: 0.5, ..ContrastConfig::default() }),
-        });
+        let half = ContrastConfig { weight: 0.5, ..ContrastConfig::default() };
+        let weighted = model.loss(&output, &contrasted(&half), 3.0);
         let want = 3.0 * values(weighted.prediction)[0] + 0.5 * both;
         assert_close(&name, &values(weighted.total), &[want], 1e-5);
-        assert_eq!(values(weighted.active_tasks), [2.0], "{name}");
+        assert_eq!(weighted.active_tasks, 2, "{name}");
 
-        let plain = loss(&GlowLossConfig { contrast: None, ..GlowLossConfig::default() });
+        let mut alone = batch.clone();
+        alone.contrast = None;
+        let plain = model.loss(&output, &alone, 1.0);
         assert_eq!(values(plain.total), values(plain.prediction), "{name}");
-        assert_eq!([values(plain.contrast), values(plain.active_tasks)].concat(), [0.0, 0.0], "{name}");
+        assert_eq!((values(plain.contrast), plain.active_tasks), (vec![0.0], 0), "{name}");
 
         // A rate counts as solved from `positive_at` on: from 2 on none does, and nothing is left to contrast.
         assert_eq!(part(ContrastConfig { positive_at: 2.0, ..ContrastConfig::default() }), 0.0, "{name}");
@@ -221,7 +217,7 @@ fn copied_layers_start_equal_and_part() {
             assert_eq!(layer(&model, 0) == layer(&model, 1), identical, "{name}");
 
             let batch = toy.batch(Dedup::Share, &device);
-            let loss = model.loss(&model.forward(&batch, &toy.tables), &batch, &GlowLossConfig::default());
+            let loss = model.loss(&model.forward(&batch, &toy.tables), &batch, 1.0);
             let grads = GradientsParams::from_grads(loss.total.backward(), &model);
             let model = AdamWConfig::new().init().step(1e-2, model, grads);
             assert_ne!(layer(&model, 0), layer(&model, 1), "{name}");
@@ -319,17 +315,22 @@ fn bad_settings_and_records_are_refused() {
     refused(GlowConfig { mlp_layers: 0, ..small() }, "mlp_layers");
     refused(GlowConfig { dropout: 1.0, ..small() }, "dropout");
     refused(GlowConfig { use_llm: false, use_graph: false, use_task: false, ..small() }, "nothing to predict");
-    let head = Head::Regression { loss: RegressionLoss::Huber(0.0), output: RegressionOutput::Sigmoid };
+    let head = Head::Regression(Regression { loss: RegressionLoss::Huber(0.0), ..Regression::default() });
     refused(GlowConfig { head, ..small() }, "head.loss");
     let error = serde_json::from_str::<GlowConfig>(r#"{"hidden_dims": 3}"#).unwrap_err().to_string();
     assert!(error.contains("hidden_dims") && error.contains("hidden_dim"), "{error}");
     assert_eq!(serde_json::from_str::<GlowConfig>("{}").unwrap(), GlowConfig::default());
 
-    let bad = ContrastConfig { margin: f64::NAN, ..ContrastConfig::default() };
-    let bad = GlowLossConfig { contrast: Some(bad), ..GlowLossConfig::default() };
-    assert!(bad.validate().unwrap_err().to_string().contains("contrast.margin"));
-    assert!(GlowLossConfig { pred_weight: -1.0, ..GlowLossConfig::default() }.validate().is_err());
-    assert!(GlowLossConfig::default().validate().is_ok());
+    for (bad, key) in [
+        (ContrastConfig { margin: f64::NAN, ..ContrastConfig::default() }, "margin"),
+        (ContrastConfig { weight: -1.0, ..ContrastConfig::default() }, "weight"),
+        (ContrastConfig { positive_at: 1.5, ..ContrastConfig::default() }, "positive_at"),
+        (ContrastConfig { min_group: 0, ..ContrastConfig::default() }, "min_group"),
+        (ContrastConfig { form: ContrastForm::Random(0), ..ContrastConfig::default() }, "form"),
+    ] {
+        assert!(bad.validate().unwrap_err().to_string().contains(key), "{key}");
+    }
+    assert!(ContrastConfig::default().validate().is_ok());
 
     let toy = toy(5, 6, &device);
     let refused = |change: &dyn Fn(&mut Toy), word: &str| {

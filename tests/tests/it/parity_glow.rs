@@ -10,8 +10,8 @@ use burn::tensor::{Device, FloatDType, Gradients, Tensor};
 use burn_gnn::{Graph, adjacency_loss};
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
 use burn_models::glow::{
-    ContrastConfig, ContrastGroups, Dedup, GlowBatch, GlowConfig, GlowLossConfig, GlowPredictor, GlowRecord,
-    GlowTables, GlowWorkflow, WarmupBatch, original_name,
+    ContrastConfig, Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow, WarmupBatch,
+    original_name,
 };
 use hearth_tests::{Tensors, assert_close, devices, fixture_folders, json, max_abs, values};
 use std::collections::BTreeMap;
@@ -37,7 +37,6 @@ struct Setup {
     tables: GlowTables,
     workflows: Vec<GlowWorkflow>,
     batch: GlowBatch,
-    loss: GlowLossConfig,
 }
 
 impl Reference {
@@ -125,8 +124,8 @@ impl Reference {
             margin: number("margin"),
             ..ContrastConfig::default()
         };
-        let loss = GlowLossConfig { contrast: Some(contrast), ..GlowLossConfig::default() };
-        Setup { model, tables, workflows, batch, loss }
+        let batch = batch.with_contrast(&contrast, 0).unwrap();
+        Setup { model, tables, workflows, batch }
     }
 
     fn learning_rate(&self) -> f64 {
@@ -242,7 +241,7 @@ fn evaluation_matches() {
             let s = reference.setup(&device, true);
             let mut check = Check::new(&name, &reference);
             let output = s.model.forward(&s.batch, &s.tables);
-            let loss = s.model.loss(&output, &s.batch, &s.loss);
+            let loss = s.model.loss(&output, &s.batch, 1.0);
 
             let gnn = s.model.gnn_encoder.as_ref().unwrap();
             let nodes = s.tables.text.clone().select(0, s.batch.node_text_index.clone());
@@ -274,13 +273,11 @@ fn evaluation_matches() {
 
 /// The contrastive loss task by task.
 fn contrast_parts(check: &mut Check, s: &Setup, output: &burn_models::glow::GlowOutput) {
-    let config = s.loss.contrast.as_ref().unwrap();
-    let groups =
-        ContrastGroups::new(s.batch.labels.clone(), s.batch.task_group.clone(), s.batch.task_ids.len(), config);
+    let groups = s.batch.contrast.as_ref().unwrap();
     let (_, counted) = check.reference.expected.i64("eval.contrastive.task_ids");
-    assert_eq!(values(groups.counted_tasks.clone()), [counted.len() as f32]);
+    assert_eq!(groups.counted_tasks, counted.len());
     for (key, token) in [("llm", &output.tokens.llm), ("graph", &output.tokens.graph)] {
-        let losses = values(groups.task_losses(token.clone().unwrap(), config.margin));
+        let losses = values(groups.task_losses(token.clone().unwrap()));
         let place = |id: &i64| s.batch.task_ids.iter().position(|t| t == id).unwrap();
         let got: Vec<f32> = counted.iter().map(|id| losses[place(id)]).collect();
         check.close(&format!("eval.contrastive.{key}"), &got, VALUE);
@@ -292,7 +289,7 @@ fn gradients_match() {
     for (reference, name, device) in setups() {
         let s = reference.setup(&device.autodiff(), true);
         let output = s.model.forward(&s.batch, &s.tables);
-        let grads = s.model.loss(&output, &s.batch, &s.loss).total.backward();
+        let grads = s.model.loss(&output, &s.batch, 1.0).total.backward();
         let mut check = Check::new(&name, &reference);
         check.gradients("grad.", &s.model, &grads);
         check.report("gradients");
@@ -354,7 +351,7 @@ fn training_follows_the_reference() {
             let steps = reference.want(&key("losses")).len();
             let before = collected(&s.model, Values);
             let (model, losses) = train(s.model, optimizer, reference.learning_rate(), steps, |model| {
-                model.loss(&model.forward(&s.batch, &s.tables), &s.batch, &s.loss).total
+                model.loss(&model.forward(&s.batch, &s.tables), &s.batch, 1.0).total
             });
             check.close(&key("losses"), &losses, TRAJECTORY);
 

@@ -263,6 +263,16 @@ const RULES: &[Fault] = &[
     fault("test: 24", "test: 24, label_noise: 0.9", "8:101", &["label_noise"]),
     // Batches and data.
     fault("batch_size: 32", "batch_size: 128", "25:25", &["`batch_size` is 128", "only 96 training records"]),
+    // The predictor's objectives.
+    fault("batch_size: 32", "batch_size: 32, min_delta: -1", "25:40", &["`min_delta` is -1, but has to be 0 or above"]),
+    fault("batch_size: 32", "batch_size: 32, threshold: 2", "25:40", &["`threshold` is 2, but has to be in [0, 1]"]),
+    fault("batch_size: 32", "batch_size: 32, pred_weight: -1", "25:42", &["`pred_weight` is -1"]),
+    fault("batch_size: 32", "batch_size: 32, contrast: (margin: -1)", "25:48", &["`margin`: -1 is not 0 or above"]),
+    fault("batch_size: 32", "batch_size: 32, contrast: (form: Random(0))", "25:46", &["Random(0) draws no triplet"]),
+    fault("batch_size: 32", "batch_size: 32, contrast: (form: BatchHrad)", "25:46", &["did you mean `BatchHard`?"]),
+    fault("batch_size: 32", "batch_size: 32, contrast: (on: [])", "25:44", &["`on` is empty", "contrast: None"]),
+    fault("batch_size: 8", "batch_size: 8, node_weight: -1", "24:50", &["`node_weight` is -1"]),
+    fault("hidden_dim: 16", "head: Both(reg_weight: -1)", "23:44", &["`reg_weight`: -1 is not 0 or above"]),
     fault("warmup: (batch_size: 8)", "warmup: (batch_size: 64)", "24:34", &["only 12 distinct workflows"]),
     fault("sequences_per_step: 4", "sequences_per_step: 999", "16:33", &["only 150 questions"]),
     fault("test_workflows: 2", "test_workflows: 12, strict_test_count: true", "10:63", &["no question remains"]),
@@ -677,6 +687,14 @@ fn recipes_that_need_nothing_pass_the_check() {
     let root = hearth_tests::workspace();
     let output = hearth(&root, &["check", "recipes/quickstart.ron", "recipes/tiny/glow.ron"]);
     assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+}
+
+/// Those that need models, data or devices that are not here pass but for that.
+#[test]
+fn every_shipped_recipe_passes_the_check_for_elsewhere() {
+    for path in shipped() {
+        Document::open(&path).unwrap().check_elsewhere().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
 }
 
 #[test]

@@ -42,14 +42,24 @@ impl Net {
         Self { first: linear(4, 16, 1), dropout: DropoutConfig::new(0.3).init(), second: linear(16, 1, 2) }
     }
 
-    fn loss(&self, (x, y): (Tensor<2>, Tensor<2>)) -> Tensor<1> {
+    fn errors(&self, (x, y): (Tensor<2>, Tensor<2>)) -> Tensor<1> {
         let hidden = self.dropout.forward(burn::tensor::activation::tanh(self.first.forward(x)));
-        (self.second.forward(hidden) - y).square().mean()
+        (self.second.forward(hidden) - y).square().reshape([8])
+    }
+
+    fn loss(&self, item: (Tensor<2>, Tensor<2>)) -> Tensor<1> {
+        self.errors(item).mean()
     }
 }
 
 impl Task for Net {
     const SCORES: &'static [MetricSpec] = &[MetricSpec::new("loss", "Loss", false)];
+    const SUMMARY: &'static [MetricSpec] =
+        &[MetricSpec::new("worst", "Worst", false), MetricSpec::new("records", "Records", true)];
+
+    fn summarize(&self, outputs: &[f64]) -> Vec<f64> {
+        vec![outputs.iter().copied().fold(0.0, f64::max), outputs.len() as f64]
+    }
 }
 
 impl TrainStep for Net {
@@ -66,7 +76,8 @@ impl InferenceStep for Net {
     type Input = (Tensor<2>, Tensor<2>);
     type Output = Scores;
     fn step(&self, item: Self::Input) -> Scores {
-        Scores::on_device(self.loss(item), 8.0, 0)
+        let errors = self.errors(item);
+        Scores::on_device(errors.clone().mean(), 8.0, 0).with_outputs(errors)
     }
 }
 
@@ -233,6 +244,48 @@ fn early_stopping_ends_a_stage_for_good() {
     assert_eq!((ended.outcome, ended.state.step, ended.state.early_stopping.best_step), (FitOutcome::Finished, 18, 6));
     let again = run(&device, dir.path(), full, options).unwrap();
     assert_eq!((again.outcome, again.state.step), (FitOutcome::Finished, 18));
+}
+
+/// The published rule counts epochs, evaluated or not: it ends a stage between two evaluations.
+#[test]
+fn the_published_rule_ends_a_stage_between_evaluations() {
+    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let (_, device) = hearth_tests::devices().swap_remove(0);
+    let dir = tempfile::tempdir().unwrap();
+    let rule =
+        EarlyStopping { min_delta: 1e9, past_patience: Some(5), ..EarlyStopping::new(Direction::Lowest, Some(1)) };
+    let options = FitOptions { early_stopping: rule, ..options() };
+    let full = Sums { len: 60, ..Sums::default() };
+    // The first evaluation, at 6, is the best; two epochs of 5 steps later it is over.
+    for _ in 0..2 {
+        let ended = run(&device, dir.path(), full.clone(), options.clone()).unwrap();
+        assert_eq!((ended.outcome, ended.state.step), (FitOutcome::Finished, 16));
+    }
+}
+
+/// An evaluation sees the outputs of all its batches together.
+#[test]
+fn an_evaluation_is_summed_up() {
+    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    for (name, device) in hearth_tests::devices() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FitOptions { eval_every: Some(25), select_by: "worst", ..options() };
+        let fitted = run(&device, dir.path(), Sums { len: 25, ..Sums::default() }, options).unwrap();
+        let valid = Sums { len: 2, ..Sums::default() };
+        let errors: Vec<f32> =
+            (0..2).flat_map(|i| hearth_tests::values(fitted.model.errors(valid.batch(i, &device).unwrap()))).collect();
+        let worst = f64::from(errors.iter().copied().fold(0.0, f32::max));
+        let rows = MetricsLog::read(dir.path()).unwrap();
+        let logged = |of: &str| {
+            let mut found = rows.iter().filter(|r| r.split == Split::Valid && r.name == of).map(|r| r.value.unwrap());
+            (found.next().unwrap(), found.next())
+        };
+        assert_eq!(logged("records"), (16.0, None), "{name}");
+        assert!((logged("worst").0 - worst).abs() < 1e-6, "{name}");
+        let mean = errors.iter().sum::<f32>() / 16.0;
+        assert!((logged("loss").0 - f64::from(mean)).abs() < 1e-6, "{name}");
+        assert!((fitted.state.early_stopping.best.unwrap().0 - worst).abs() < 1e-6, "{name}");
+    }
 }
 
 #[test]

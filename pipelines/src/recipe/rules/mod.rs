@@ -4,6 +4,7 @@
 mod environment;
 mod names;
 mod numbers;
+mod parity;
 mod sizes;
 mod sources;
 
@@ -17,6 +18,7 @@ pub(super) fn check(document: &Document, here: bool) -> Vec<Problem> {
     names::check(&mut report);
     sources::check(&mut report);
     numbers::check(&mut report);
+    parity::check(&mut report);
     sizes::check(&mut report);
     if here {
         environment::check(&mut report);

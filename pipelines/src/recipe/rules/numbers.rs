@@ -326,21 +326,26 @@ fn glow_train(report: &mut Report, place: &Place, stage: &GlowTrain) {
     if let Some(warmup) = &stage.warmup {
         let place = place.at("warmup");
         report.counts(&place, [("steps", warmup.steps), ("batch_size", warmup.batch_size)]);
+        for (field, weight) in [("node_weight", warmup.node_weight), ("adj_weight", warmup.adj_weight)] {
+            report.number(&place, field, weight, weight >= 0.0, "0 or above");
+        }
         optim(report, &place, &warmup.optim);
         schedule(report, &place, &warmup.schedule, &warmup.optim);
     }
-    if let Sampler::TaskGrouped { group_size } = stage.sampler {
+    if let Sampler::TaskGrouped { group_size, .. } = stage.sampler {
         report.counts(&place.at("sampler"), [("group_size", group_size)]);
     }
     if let Some(contrast) = &stage.contrast {
         let place = place.at("contrast");
-        report.number(&place, "weight", contrast.weight, contrast.weight >= 0.0, "0 or above");
-        report.number(&place, "margin", contrast.margin, contrast.margin >= 0.0, "0 or above");
-        report.counts(&place, [("min_group", contrast.min_group)]);
-        let at = contrast.positive_at;
-        report.number(&place, "positive_at", at, (0.0..=1.0).contains(&at), "in [0, 1]");
+        config(report, &place, contrast.validate());
+        if contrast.on.is_empty() {
+            report.add(&place.at("on"), "`on` is empty: there is nothing to contrast; `contrast: None` says so");
+        }
         repeated(report, &place.at("on"), &contrast.on);
     }
+    report.number(place, "pred_weight", stage.pred_weight, stage.pred_weight >= 0.0, "0 or above");
+    report.number(place, "min_delta", stage.min_delta, stage.min_delta >= 0.0, "0 or above");
+    report.number(place, "threshold", stage.threshold, (0.0..=1.0).contains(&stage.threshold), "in [0, 1]");
     optim(report, place, &stage.optim);
     schedule(report, place, &stage.schedule, &stage.optim);
     clip(report, place, stage.clip);
