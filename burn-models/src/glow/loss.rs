@@ -90,8 +90,8 @@ fn huber(error: Tensor<1>, delta: f64) -> Tensor<1> {
     (error.square() * 0.5).mask_where(large, (size - 0.5 * delta) * delta)
 }
 
-/// From the head's numbers to scores: probabilities or rates.
-pub(super) fn rates(logits: Tensor<1>, head: Head) -> Tensor<1> {
+/// From the head's numbers `[B]` to scores `[B]`: probabilities or rates.
+pub fn rates(logits: Tensor<1>, head: Head) -> Tensor<1> {
     match head {
         Head::Regression { output: RegressionOutput::Identity, .. } => logits,
         Head::Classification | Head::Regression { output: RegressionOutput::Sigmoid, .. } => sigmoid(logits),

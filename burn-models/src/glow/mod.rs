@@ -38,6 +38,6 @@ pub use batch::{Dedup, GlowBatch, GlowRecord, GlowTables, GlowWorkflow, WarmupBa
 pub use config::{FusionConfig, GlowConfig, GraphConfig, Head, RegressionLoss, RegressionOutput};
 pub use contrast::{ContrastConfig, ContrastGroups, ContrastToken, TaskNorm, contrast};
 pub use fusion::{FusionEncoder, FusionEncoderConfig, FusionLayer, SelfAttention};
-pub use loss::{GlowLoss, GlowLossConfig, prediction_loss};
+pub use loss::{GlowLoss, GlowLossConfig, prediction_loss, rates};
 pub use model::{GlowOutput, GlowPredictor, GlowTokens};
 pub use names::original_name;

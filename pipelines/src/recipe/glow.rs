@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::optim::{AdamW, Checkpoint, Optim};
 use super::source::Source;
 use crate::eval::UtilityOptions;
-use crate::train::Schedule;
+use crate::train::{Direction, Schedule};
 
 /// Trains the GLOW predictor on embedded FLORA data: self-supervised warm-up of the graph encoder, then all of it on the
 /// labels. Evaluates on the validation split and keeps the best epoch.
@@ -224,6 +224,16 @@ pub struct GlowEval {
     /// Draws the Precision@K curves. Default true.
     #[serde(default = "GlowEval::default_plots")]
     pub plots: bool,
+}
+
+impl SelectBy {
+    /// The score's name in logs, and which way it improves.
+    pub(crate) fn score(self) -> (&'static str, Direction) {
+        match self {
+            Self::ValAccuracy => ("accuracy", Direction::Highest),
+            Self::ValLoss => ("loss", Direction::Lowest),
+        }
+    }
 }
 
 impl GlowEval {

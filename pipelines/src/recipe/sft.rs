@@ -4,6 +4,7 @@ use burn_lora::LoraConfig;
 use datasets::sft::Packing;
 use serde::{Deserialize, Serialize};
 
+use super::glow::SelectBy;
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
 use super::source::Source;
 use crate::learners::Recompute;
@@ -19,7 +20,7 @@ pub struct Sft {
     pub name: Option<String>,
     /// The decoder to train.
     pub model: Source,
-    /// A `GraphQuestions` stage, `Chat` data, or the path of such.
+    /// A `GraphQuestions` or `JudgeChats` stage, `Chat` data, or the path of such.
     pub data: Source,
     /// The adapter to train. Default none: all weights are trained.
     #[serde(default)]
@@ -68,7 +69,7 @@ pub struct Sft {
     #[serde(default = "Sft::default_lr_schedule")]
     pub schedule: Schedule,
     /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, or
-    /// `test.jsonl` of a folder. Default none.
+    /// `val.jsonl`, else `test.jsonl`, of a folder. Default none.
     #[serde(default)]
     pub eval: Option<Evaluation>,
     /// Ends training when evaluation no longer improves; needs `eval`. Default none.
@@ -139,6 +140,16 @@ pub struct Evaluation {
     /// Evaluates on so many records only, always the same ones, drawn by chance; rounded up to whole steps. Default all.
     #[serde(default)]
     pub max_records: Option<usize>,
+    /// What makes the best model: `ValLoss`, or `ValAccuracy` for the share of right tokens (of right verdicts, for a value
+    /// head). Default `ValLoss`.
+    #[serde(default = "Evaluation::default_select_by")]
+    pub select_by: SelectBy,
+}
+
+impl Evaluation {
+    fn default_select_by() -> SelectBy {
+        SelectBy::ValLoss
+    }
 }
 
 /// When to give up on improvement.
@@ -147,7 +158,7 @@ pub struct Evaluation {
 pub struct EarlyStopping {
     /// Evaluations in a row without improvement after which training ends.
     pub patience: usize,
-    /// The loss has to fall by more than this to count as improved. Default 0.
+    /// The loss has to fall, or the accuracy to rise, by more than this to count as improved. Default 0.
     #[serde(default)]
     pub min_delta: f64,
 }

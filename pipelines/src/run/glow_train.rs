@@ -135,10 +135,7 @@ fn supervise(
     let tasks = train.records.iter().map(|r| r.task_id).collect();
     let epochs = Epochs::new(tasks, stage.batch_size, stage.drop_last, stage.sampler, stream(seed, "data", &[]))?;
     let steps_per_epoch = epochs.per_epoch();
-    let (select_by, direction) = match stage.select_by {
-        SelectBy::ValAccuracy => ("accuracy", Direction::Highest),
-        SelectBy::ValLoss => ("loss", Direction::Lowest),
-    };
+    let (select_by, direction) = stage.select_by.score();
     let options = FitOptions {
         label: context.label(),
         seed: stream(seed, "glow", &[]),

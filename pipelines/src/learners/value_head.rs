@@ -1,0 +1,193 @@
+//! Training of a value head, and of the adapters below it.
+
+use crate::train::{Batches, MetricSpec, Scores, Task};
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn_models::decoder::{Decoder, DecoderInput, Padded};
+use burn_models::glow::{Head, prediction_loss, rates};
+use burn_models::value_head::ValueHead;
+use datasets::sft::StepPlan;
+use std::sync::Arc;
+
+/// A decoder with a value head: the loss is the mean over all records of an optimizer step, however the step is cut into
+/// micro-batches.
+#[derive(Module, Debug)]
+pub struct ValueTask {
+    /// The network that reads, frozen but for its adapters.
+    pub decoder: Decoder,
+    /// The head on its last state.
+    pub head: ValueHead,
+    #[module(skip)]
+    loss: Head,
+}
+
+/// Some records of an optimizer step.
+#[derive(Clone, Debug)]
+pub struct ValueMicro {
+    /// The prompts.
+    pub input: DecoderInput,
+    /// Their labels `[B]`, f32.
+    pub labels: Tensor<1>,
+}
+
+/// One optimizer step.
+#[derive(Clone, Debug)]
+pub struct ValueStep {
+    /// Its records, cut so that each part fits into memory.
+    pub micro: Vec<ValueMicro>,
+    /// Records in all parts.
+    pub records: usize,
+    /// Tokens in all parts, without padding.
+    pub tokens: usize,
+}
+
+impl ValueTask {
+    /// A decoder, a head and what the head's numbers mean.
+    pub fn new(decoder: Decoder, head: ValueHead, loss: Head) -> Self {
+        Self { decoder, head, loss }
+    }
+
+    /// The logits `[B]` of prompts. The decoder's last norm runs on last tokens only, its output head not at all.
+    pub fn logits(&self, input: &DecoderInput) -> Tensor<1> {
+        self.head.forward(self.decoder.last_token_state(input))
+    }
+
+    /// This part's share of the step's loss and of its accuracy, `[1]` each.
+    fn shares(&self, micro: &ValueMicro, records: usize) -> (Tensor<1>, Tensor<1>) {
+        let logits = self.logits(&micro.input);
+        let [count] = logits.dims();
+        let predicted = rates(logits.clone().without_autodiff(), self.loss).greater_scalar(0.5);
+        let truth = micro.labels.clone().without_autodiff().greater_equal_scalar(0.5);
+        let hits = predicted.equal(truth).float().cast(DType::F32).sum() / records as f64;
+        (prediction_loss(logits, micro.labels.clone(), self.loss) * (count as f64 / records as f64), hits)
+    }
+}
+
+impl Task for ValueTask {
+    const SCORES: &'static [MetricSpec] =
+        &[MetricSpec::new("loss", "Loss", false), MetricSpec::new("accuracy", "Accuracy", true)];
+}
+
+impl TrainStep for ValueTask {
+    type Input = ValueStep;
+    type Output = Scores;
+
+    fn step(&self, item: ValueStep) -> TrainOutput<Scores> {
+        let mut accumulator = GradientsAccumulator::new();
+        let mut totals = zeros(&self.decoder.device().inner());
+        for micro in &item.micro {
+            let (loss, accuracy) = self.shares(micro, item.records);
+            accumulator.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
+            totals = totals + Tensor::cat(vec![loss.without_autodiff(), accuracy], 0);
+        }
+        TrainOutput { grads: accumulator.grads(), item: Scores::on_device(totals, item.records as f64, item.tokens) }
+    }
+}
+
+impl InferenceStep for ValueTask {
+    type Input = ValueStep;
+    type Output = Scores;
+
+    fn step(&self, item: ValueStep) -> Scores {
+        let totals = item.micro.iter().fold(zeros(&self.decoder.device()), |totals, micro| {
+            let (loss, accuracy) = self.shares(micro, item.records);
+            totals + Tensor::cat(vec![loss, accuracy], 0)
+        });
+        Scores::on_device(totals, item.records as f64, item.tokens)
+    }
+}
+
+/// One place for each of the scores.
+fn zeros(device: &Device) -> Tensor<1> {
+    Tensor::zeros([ValueTask::SCORES.len()], (device, DType::F32))
+}
+
+/// Prompts with their labels, in one row of ids.
+#[derive(Debug, Clone, Default)]
+pub struct JudgedPrompts {
+    ids: Vec<u32>,
+    ends: Vec<usize>,
+    labels: Vec<f32>,
+    /// For every prompt its line in the split's files and its workflow's and its task's number there.
+    places: Vec<(u32, i64, i64)>,
+}
+
+impl JudgedPrompts {
+    /// Adds a prompt.
+    pub fn push(&mut self, ids: &[u32], label: f32, place: (u32, i64, i64)) {
+        self.ids.extend_from_slice(ids);
+        self.ends.push(self.ids.len());
+        self.labels.push(label);
+        self.places.push(place);
+    }
+
+    /// The number of prompts.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The number of ids of every prompt.
+    pub fn lengths(&self) -> Vec<u32> {
+        (0..self.len()).map(|prompt| self.prompt(prompt).len() as u32).collect()
+    }
+
+    fn prompt(&self, prompt: usize) -> &[u32] {
+        let start = if prompt == 0 { 0 } else { self.ends[prompt - 1] };
+        &self.ids[start..self.ends[prompt]]
+    }
+}
+
+/// Prompts in steps of so many, each step in micro-batches of similar length.
+pub struct ValueBatches {
+    data: Arc<JudgedPrompts>,
+    plan: StepPlan,
+    pad_id: u32,
+    vocab_size: usize,
+    len: usize,
+}
+
+impl ValueBatches {
+    /// `len` steps of the plan, over as many epochs as that takes.
+    pub fn new(data: Arc<JudgedPrompts>, plan: StepPlan, pad_id: u32, vocab_size: usize, len: usize) -> Self {
+        Self { data, plan, pad_id, vocab_size, len }
+    }
+}
+
+impl Batches<ValueStep> for ValueBatches {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn batch(&self, index: usize, device: &Device) -> Result<ValueStep, String> {
+        let (epoch, step) = self.plan.position(index);
+        let mut result = ValueStep { micro: Vec::new(), records: 0, tokens: 0 };
+        for group in self.plan.epoch(epoch).step(step) {
+            let prompts: Vec<&[u32]> = group.iter().map(|prompt| self.data.prompt(*prompt as usize)).collect();
+            let labels: Vec<f32> = group.iter().map(|prompt| self.data.labels[*prompt as usize]).collect();
+            result.records += group.len();
+            result.tokens += prompts.iter().map(|ids| ids.len()).sum::<usize>();
+            let padded = Padded::right(&prompts, self.pad_id).map_err(|e| e.to_string())?;
+            result.micro.push(ValueMicro {
+                input: padded.input(self.vocab_size, device).map_err(|e| e.to_string())?,
+                labels: Tensor::from_data(TensorData::new(labels, [group.len()]), (device, DType::F32)),
+            });
+        }
+        Ok(result)
+    }
+
+    fn records(&self, index: usize) -> Vec<String> {
+        let (epoch, step) = self.plan.position(index);
+        let name = |prompt: &u32| {
+            let (line, workflow, task) = self.data.places[*prompt as usize];
+            format!("line {line}: workflow_id {workflow}, task_id {task}")
+        };
+        self.plan.epoch(epoch).samples(step).iter().map(name).collect()
+    }
+}
