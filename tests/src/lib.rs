@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 pub mod program;
+pub mod server;
 mod tensors;
 
 pub use tensors::Tensors;

@@ -79,7 +79,7 @@ mod tests {
             ("<answer>yes", Yes, Yes),
             ("I say yes, there is nothing against it", Yes, Unclear),
             ("yes, no, maybe", Unclear, Unclear),
-            ("Nobody's eyes", Unclear, Unclear),
+            ("Nobody's eyes", Unclear, Yes),
             ("no", No, No),
             ("", Unclear, Unclear),
             ("ja", Unclear, Unclear),
