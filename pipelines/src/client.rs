@@ -88,7 +88,8 @@ impl std::fmt::Debug for ChatClient {
 
 /// What is wrong with the address of a server, in words that follow its name; it may hold no password, because it is printed.
 pub fn url_problem(url: &str) -> Option<&'static str> {
-    let Ok(uri) = url.parse::<Uri>() else { return Some("is not an address") };
+    const FORM: &str = "has to begin with http:// or https:// and a server";
+    let Ok(uri) = url.parse::<Uri>() else { return Some(FORM) };
     match (uri.scheme_str(), uri.authority()) {
         (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
             Some("holds a user or password; use `client.key`")
@@ -96,7 +97,7 @@ pub fn url_problem(url: &str) -> Option<&'static str> {
         (Some("http" | "https"), Some(authority)) if authority.host().is_empty() => Some("names no server"),
         (Some("http" | "https"), Some(_)) if uri.query().is_some() => Some("holds a query, which has no place in it"),
         (Some("http" | "https"), Some(_)) => None,
-        _ => Some("has to begin with http:// or https:// and a server"),
+        _ => Some(FORM),
     }
 }
 

@@ -120,7 +120,7 @@ fn defaults_are_the_published_ones() {
     let squeezed: String = printed.split_whitespace().collect();
     for part in [
         "node_render:PyReprStr,order:TaskFirst,framing:ChatMl,assistant_prefix:\"\",max_length:4096",
-        "lora:Some((rank:8,alpha:16.0,dropout:0.05,targets:AllLinear",
+        "lora:(rank:8,alpha:16.0,dropout:0.05,targets:AllLinear",
         "epochs:10,max_steps:None,sequences_per_step:32",
         "WarmupPolynomial(warmup:0.03,power:1.0,min_lr:0.0000001",
         "temperature:1.0,max_tokens:2048,answer:Words",
