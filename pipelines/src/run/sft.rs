@@ -86,9 +86,8 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
             batches(Arc::new(data), valid_plan, count)
         }
         (Some(_), None) => {
-            return Err(
-                context.error("`eval` needs held-out chats: train on a GraphQuestions stage with test workflows")
-            );
+            return Err(context
+                .error("`eval` needs held-out chats: a val.jsonl, or a GraphQuestions stage with test workflows"));
         }
         (None, _) => batches(train.clone(), train_plan.clone(), 0),
     };

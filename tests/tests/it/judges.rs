@@ -394,3 +394,30 @@ fn a_killed_run_goes_on() {
     killed.ok(&["--only", "eval-words"]);
     assert_eq!(killed.read(RESULTS[2]), scores);
 }
+
+/// `Sft` chooses by `val.jsonl` where there is one, and never looks into `test.jsonl` then.
+#[test]
+fn the_best_is_chosen_by_the_validation_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = tiny(dir.path(), &cpu());
+    run.ok(&["--only", "judge-chats"]);
+    let chats = dir.path().join("chats");
+    hearth_tests::program::copy_folder(&run.path(&stage("judge-chats")), &chats);
+    fs::write(chats.join("test.jsonl"), "no chat\n").unwrap();
+    let recipe = dir.path().join("tune.ron");
+    let text = format!(
+        r#"Recipe(name: "tune", runs: {:?}, models: {{ "llm": Path({:?}) }}, stages: [
+            Sft(model: Model("llm"), data: Path({chats:?}), lora: (rank: 2), max_steps: 2, sequences_per_step: 4,
+                micro_tokens: 4096, max_length: 1024, eval: (every_steps: 1, max_records: 4)),
+        ])"#,
+        dir.path(),
+        run.path("sources/llm"),
+    );
+    fs::write(&recipe, text).unwrap();
+    let device = cpu();
+    let arguments = ["run".as_ref(), recipe.as_os_str(), "--device".as_ref(), device.as_ref(), "--fresh".as_ref()];
+    HEARTH.ok(arguments);
+    fs::remove_file(chats.join("val.jsonl")).unwrap();
+    let refused = HEARTH.run(arguments).expect_code(1);
+    assert!(refused.words().contains("test.jsonl:1"), "{}", refused.stderr);
+}

@@ -257,6 +257,7 @@ fn long_prompts_lose_nodes_and_keep_the_request() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn an_interrupted_stage_goes_on() {
     let server = Server::start(|asked| Reply::Late(Duration::from_millis(150), verdict(asked)));
@@ -264,8 +265,11 @@ fn an_interrupted_stage_goes_on() {
     let mut command = HEARTH.command(["run".as_ref(), asking.recipe.as_os_str()]);
     command.env(KEY.0, KEY.1).env("NO_PROXY", "127.0.0.1");
     let running = Running::of(&mut command);
-    wait_until(|| server.asked().len() > 5);
-    #[cfg(unix)]
+    let clock = std::time::Instant::now();
+    while server.asked().len() <= 5 {
+        assert!(clock.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(2));
+    }
     running.signal(rustix::process::Signal::INT);
     let stopped = running.finish().expect_code(130);
     assert!(stopped.stderr.contains("interrupted; everything is saved"), "{}", stopped.stderr);
@@ -274,14 +278,6 @@ fn an_interrupted_stage_goes_on() {
     asking.run(&[]).expect_code(0);
     assert_eq!(server.asked().len(), RECORDS);
     assert!(server.asked().iter().all(|asked| asked.before == 0));
-}
-
-fn wait_until(is: impl Fn() -> bool) {
-    let clock = std::time::Instant::now();
-    while !is() {
-        assert!(clock.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// A key in a recipe is refused, and not shown.
