@@ -274,7 +274,7 @@ fn default_plots() -> bool {
 
 /// Evaluates a model behind an OpenAI-compatible server as a judge: it is asked for its reasons and for Yes or No between
 /// answer tags. Every answer is kept in the recipe's cache under the content of its question, so that no question is asked
-/// twice. The score is 1 for a Yes, else 0. Metrics and files are those of `GlowEval`.
+/// twice (for a second draw, give the recipe another `cache`). The score is 1 for a Yes, else 0. Metrics and files are those of `GlowEval`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgePrompted {

@@ -355,6 +355,31 @@ fn the_tiny_recipe_leaves_its_results() {
     }
 }
 
+/// A rate instead of a class, a linear head, and no adapter: what is left behind and what comes out of it.
+#[test]
+fn heads_of_other_kinds_train_and_judge() {
+    let dir = tempfile::tempdir().unwrap();
+    let graded = tiny(dir.path(), &cpu())
+        .set("stages.value-head.labels=Unit")
+        .set("stages.eval-value-head.labels=Unit")
+        .set("stages.value-head.head=Regression(loss: Mse, output: Identity)")
+        .set("stages.value-head.hidden=None")
+        .set("stages.value-head.lora=None")
+        .set("stages.value-head.target_ratio=0.6");
+    let report = graded.ok(&["--json"]).json();
+    let best = graded.path(&stage("value-head")).join("best");
+    assert_eq!(files(&best), ["model.safetensors", "value_head.json"]);
+    let settings = json(&best.join("value_head.json"));
+    assert_eq!((&settings["head"]["inner_size"], &settings["adapter"]), (&Value::Null, &Value::Bool(false)));
+    let records = json_lines(&graded.path("sources/flora/train.jsonl"));
+    let yes = records.iter().filter(|record| record["label"] == 1.0).count();
+    let (rare, rest) = (yes.min(40 - yes), yes.max(40 - yes));
+    assert!(rare < rest * 3 / 2);
+    assert_eq!(report["value-head"]["records"], ((rest * 3).div_ceil(2) + rest) as f64);
+    let rows = json_lines(&graded.path(RESULTS[6]));
+    assert!(rows.iter().all(|row| (0.0..=1.0).contains(&row["score"].as_f64().unwrap())));
+}
+
 /// A run that is killed in the middle of a training or of an evaluation ends as one that nobody disturbs.
 #[test]
 fn a_killed_run_goes_on() {

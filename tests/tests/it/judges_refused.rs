@@ -79,6 +79,17 @@ const FAULTS: &[(&str, &str, &[&str])] = &[
     ("val: 24", "val: 0", &["`val` is 0", "reads all three splits", "reads this split"]),
     ("test: 24", "test: 0", &["`test` is 0", "stage `words` reads this split"]),
     ("name: \"words\",", "name: \"words\", batch_tokens: 9,", &["`batch_tokens` is 9"]),
+    (
+        "name: \"words\",",
+        "name: \"words\", prompt: (framing: Template, order: WorkflowFirst, max_length: 512),",
+        &["`framing` is Template, but Stage(\"sft\") was trained with ChatMl", "`order` is WorkflowFirst"],
+    ),
+    (
+        "lora: (rank: 2), ",
+        "lora: (rank: 2), assistant_prefix: \" \", ",
+        &["`assistant_prefix` is \"\", but Stage(\"sft\")"],
+    ),
+    ("name: \"head\",", "name: \"head\", prompt: (max_length: 512),", &["was trained with 4096"]),
     ("name: \"words\",", "name: \"words\", threshold: 2,", &["`threshold` is 2"]),
     ("name: \"words\",", "name: \"words\", dtpye: Bf16,", &["did you mean `dtype`?"]),
     ("http://localhost:1/v1", "localhost:1/v1", &["`url` has to begin with http", "http://localhost:7999/v1"]),

@@ -2,7 +2,7 @@
 
 use super::numbers::{checkpoint, clip, evaluation, lora, optim, schedule, scoring};
 use super::{Place, Report};
-use crate::recipe::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, ValueHeadTrain};
+use crate::recipe::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, Source, Stage, ValueHeadTrain};
 use burn_models::glow::GlowConfig;
 
 /// More connections at one time serve nobody.
@@ -43,8 +43,11 @@ pub(super) fn value_head(report: &mut Report, place: &Place, stage: &ValueHeadTr
     checkpoint(report, place, &stage.checkpoint);
 }
 
-pub(super) fn eval(report: &mut Report, place: &Place, stage: &JudgeEval) {
+pub(super) fn eval(report: &mut Report, index: usize, place: &Place, stage: &JudgeEval) {
     prompt(report, place, &stage.prompt);
+    for trained in [Some(&stage.model), stage.adapter.as_ref(), stage.value_head.as_ref()].into_iter().flatten() {
+        asked_as_trained(report, index, place, &stage.prompt, trained);
+    }
     fits(report, place, "batch_tokens", stage.batch_tokens, &stage.prompt);
     scoring(report, place, stage.threshold, &stage.utility);
     if stage.adapter.is_some() && stage.value_head.is_some() {
@@ -82,6 +85,42 @@ pub(super) fn prompted(report: &mut Report, place: &Place, stage: &JudgePrompted
         // At the stage and not at the key: the line of a problem is printed, and a secret may stand there.
         let problem = report.at(place, "`client.key` has to be \"env:NAME\", the name of an environment variable");
         report.push(problem.help("a key has no place in a recipe; take it out of this file, and out of its history"));
+    }
+}
+
+/// A judge that is asked in another form than it was trained in gives numbers that mean nothing. Other words are another
+/// matter: the published implementation has some.
+fn asked_as_trained(report: &mut Report, index: usize, place: &Place, asked: &JudgePrompt, trained: &Source) {
+    let stages = &report.recipe().stages[..index];
+    let find = |source: &Source| match source {
+        Source::Stage(name) => stages.iter().find(|stage| stage.name() == name),
+        _ => None,
+    };
+    let form = match find(trained) {
+        Some(Stage::ValueHeadTrain(train)) => train.prompt.clone(),
+        Some(Stage::Sft(sft)) => match find(&sft.data) {
+            Some(Stage::JudgeChats(chats)) => JudgePrompt {
+                framing: sft.framing,
+                assistant_prefix: sft.assistant_prefix.clone(),
+                // Prompts that were cut elsewhere are much the same.
+                max_length: asked.max_length,
+                ..chats.prompt.clone()
+            },
+            _ => return,
+        },
+        _ => return,
+    };
+    for (field, trained_with, asked_with) in [
+        ("node_render", format!("{:?}", form.node_render), format!("{:?}", asked.node_render)),
+        ("order", format!("{:?}", form.order), format!("{:?}", asked.order)),
+        ("framing", format!("{:?}", form.framing), format!("{:?}", asked.framing)),
+        ("assistant_prefix", format!("{:?}", form.assistant_prefix), format!("{:?}", asked.assistant_prefix)),
+        ("max_length", form.max_length.to_string(), asked.max_length.to_string()),
+    ] {
+        if trained_with != asked_with {
+            let message = format!("`{field}` is {asked_with}, but {trained} was trained with {trained_with}");
+            report.add(&place.at("prompt").at(field), message);
+        }
     }
 }
 

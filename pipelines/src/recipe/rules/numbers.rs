@@ -45,7 +45,7 @@ pub(super) fn check(report: &mut Report) {
             Stage::GlowEval(stage) => glow_eval(report, &place, stage),
             Stage::JudgeChats(stage) => judges::chats(report, &place, stage),
             Stage::ValueHeadTrain(stage) => judges::value_head(report, &place, stage),
-            Stage::JudgeEval(stage) => judges::eval(report, &place, stage),
+            Stage::JudgeEval(stage) => judges::eval(report, index, &place, stage),
             Stage::JudgePrompted(stage) => judges::prompted(report, &place, stage),
         }
     }
