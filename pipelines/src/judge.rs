@@ -1,7 +1,7 @@
-//! A decoder as a judge of workflows: prompts as token ids, and the probabilities of Yes and No after them.
+//! A decoder as a judge of workflows: prompts as token ids, their last states, and the probabilities of Yes and No after them.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_models::decoder::Decoder;
+use burn_models::decoder::{Decoder, Packed};
 use burn_models::text::{ChatOptions, Message, SuperviseOptions, Supervised, Tokenizer, Turns};
 use datasets::judge::{NO, YES};
 use datasets::templates::{Fitted, GraphPrompt, JudgeTemplates};
@@ -120,6 +120,88 @@ impl JudgeEncoder {
 /// The place of the first learned id.
 fn learned_from(sample: &Supervised) -> usize {
     sample.mask.iter().position(|learned| *learned).unwrap_or(sample.ids.len())
+}
+
+/// Prompts in one row without padding, what they begin with alike written once: the same instructions, and the same task or the
+/// same workflow, whichever comes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PromptRow {
+    /// The tokens.
+    pub packed: Packed,
+    /// The places of last tokens, ascending.
+    pub places: Vec<u32>,
+    last: Vec<u32>,
+    path: Vec<u32>,
+}
+
+impl PromptRow {
+    /// All prompts, none of them empty, in one row; and for each the number of its last token among the places.
+    pub fn pack(prompts: &[&[u32]]) -> (Self, Vec<usize>) {
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        order.sort_by_key(|prompt| prompts[*prompt]);
+        let (mut row, mut numbers) = (Self::default(), vec![0; prompts.len()]);
+        for prompt in order {
+            numbers[prompt] = row.push(prompts[prompt]);
+        }
+        (row, numbers)
+    }
+
+    /// Tokens that the last prompt and this one begin with alike.
+    fn shared(&self, ids: &[u32]) -> usize {
+        self.last.iter().zip(ids).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Adds a prompt that does not stand before the last one in the order of ids: the number of its place.
+    fn push(&mut self, ids: &[u32]) -> usize {
+        let shared = self.shared(ids);
+        // Only one that is equal to the last adds nothing.
+        if shared < ids.len() || self.places.is_empty() {
+            self.packed.push(ids, shared, &mut self.path);
+            self.places.extend(self.path.last());
+            self.last = ids.to_vec();
+        }
+        self.places.len() - 1
+    }
+}
+
+/// The final states `[prompts, D]` of the last tokens, row-major f32 in the order given. Prompts go through the decoder in the
+/// order of their ids, in rows of at most `row_tokens` tokens (a longer one goes alone); no output head is applied.
+///
+/// # Errors
+/// An empty prompt, or ids outside the vocabulary.
+pub fn last_states(model: &Decoder, prompts: &[&[u32]], row_tokens: usize) -> burn_models::Result<Vec<f32>> {
+    let width = model.config().hidden_size;
+    let device = model.device();
+    let mut order: Vec<usize> = (0..prompts.len()).collect();
+    order.sort_by_key(|prompt| prompts[*prompt]);
+    let mut states = vec![0.0; prompts.len() * width];
+    let mut flush = |row: PromptRow, numbers: &[(usize, usize)]| -> burn_models::Result<()> {
+        let input = row.packed.input(model.config().vocab_size, &device)?;
+        let found = model.model.norm.forward(model.forward_places(&input, &row.places));
+        let found: Vec<f32> = found.into_data().iter::<f32>().collect();
+        for (prompt, number) in numbers {
+            let state = &found[number * width..(number + 1) * width];
+            states[prompt * width..(prompt + 1) * width].copy_from_slice(state);
+        }
+        Ok(())
+    };
+    let (mut row, mut numbers) = (PromptRow::default(), Vec::new());
+    for prompt in order {
+        let ids = prompts[prompt];
+        if ids.is_empty() {
+            return Err(burn_models::Error::Input(format!("prompt {prompt} is empty")));
+        }
+        let more = ids.len() - row.shared(ids);
+        if !numbers.is_empty() && row.packed.ids.len() + more > row_tokens {
+            flush(std::mem::take(&mut row), &numbers)?;
+            numbers.clear();
+        }
+        numbers.push((prompt, row.push(ids)));
+    }
+    if !numbers.is_empty() {
+        flush(row, &numbers)?;
+    }
+    Ok(states)
 }
 
 /// p(Yes) and p(No), as shares of the whole vocabulary, after each of the final states `[n, D]` (row-major, f32).

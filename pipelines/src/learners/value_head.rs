@@ -1,11 +1,12 @@
 //! Training of a value head, and of the adapters below it.
 
-use crate::train::{Batches, MetricSpec, Scores, Task};
+use crate::judge::PromptRow;
+use crate::train::{Batches, MetricSpec, Scores, Task, stream};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use burn_models::decoder::{Decoder, DecoderInput, Padded};
+use burn_models::decoder::{Decoder, DecoderInput};
 use burn_models::glow::{Head, prediction_loss, rates};
 use burn_models::value_head::ValueHead;
 use datasets::sft::StepPlan;
@@ -21,15 +22,23 @@ pub struct ValueTask {
     pub head: ValueHead,
     #[module(skip)]
     loss: Head,
+    #[module(skip)]
+    recompute: bool,
 }
 
-/// Some records of an optimizer step.
+/// Some records of an optimizer step, B of them.
 #[derive(Clone, Debug)]
 pub struct ValueMicro {
-    /// The prompts.
+    /// The prompts, packed into one row.
     pub input: DecoderInput,
-    /// Their labels `[B]`, f32.
+    /// The places of last tokens, ascending: P ≤ B of them, as equal prompts have one.
+    pub places: Vec<u32>,
+    /// For every record the number of its place `[B]`.
+    pub numbers: Tensor<1, Int>,
+    /// The labels `[B]`, f32.
     pub labels: Tensor<1>,
+    /// Where dropout is drawn from if layers are computed twice.
+    pub seed: u64,
 }
 
 /// One optimizer step.
@@ -44,24 +53,47 @@ pub struct ValueStep {
 }
 
 impl ValueTask {
-    /// A decoder, a head and what the head's numbers mean.
-    pub fn new(decoder: Decoder, head: ValueHead, loss: Head) -> Self {
-        Self { decoder, head, loss }
+    /// A decoder, a head and what the head's numbers mean; with `recompute` gradients are taken layer by layer
+    /// ([`Decoder::gradients_by_layer`]).
+    pub fn new(decoder: Decoder, head: ValueHead, loss: Head, recompute: bool) -> Self {
+        Self { decoder, head, loss, recompute }
     }
 
-    /// The logits `[B]` of prompts. The decoder's last norm runs on last tokens only, its output head not at all.
-    pub fn logits(&self, input: &DecoderInput) -> Tensor<1> {
-        self.head.forward(self.decoder.last_token_state(input))
+    /// The logits `[B]` of records.
+    pub fn logits(&self, micro: &ValueMicro) -> Tensor<1> {
+        self.logits_of(self.decoder.forward_places(&micro.input, &micro.places), micro)
+    }
+
+    /// The logits `[B]` from the residual stream `[P, D]` at the places. The decoder's last norm runs on last tokens only, its
+    /// output head not at all.
+    fn logits_of(&self, raw: Tensor<2>, micro: &ValueMicro) -> Tensor<1> {
+        self.head.forward(self.decoder.model.norm.forward(raw)).select(0, micro.numbers.clone())
     }
 
     /// This part's share of the step's loss and of its accuracy, `[1]` each.
-    fn shares(&self, micro: &ValueMicro, records: usize) -> (Tensor<1>, Tensor<1>) {
-        let logits = self.logits(&micro.input);
+    fn shares(&self, logits: Tensor<1>, micro: &ValueMicro, records: usize) -> (Tensor<1>, Tensor<1>) {
         let [count] = logits.dims();
         let predicted = rates(logits.clone().without_autodiff(), self.loss).greater_scalar(0.5);
         let truth = micro.labels.clone().without_autodiff().greater_equal_scalar(0.5);
         let hits = predicted.equal(truth).float().cast(DType::F32).sum() / records as f64;
         (prediction_loss(logits, micro.labels.clone(), self.loss) * (count as f64 / records as f64), hits)
+    }
+
+    /// The gradient of a part, and its shares of loss and accuracy.
+    fn differentiate(&self, micro: &ValueMicro, records: usize) -> (Vec<GradientsParams>, Tensor<1>, Tensor<1>) {
+        if !self.recompute || self.decoder.adapters().is_none() {
+            let (loss, hits) = self.shares(self.logits(micro), micro, records);
+            return (vec![GradientsParams::from_grads(loss.backward(), self)], loss, hits);
+        }
+        // Layer by layer only the decoder's gradients come back; those of the head, which is small, are taken once more.
+        let mut top = None;
+        let below = self.decoder.gradients_by_layer(&micro.input, &micro.places, micro.seed, |raw| {
+            top = Some(raw.clone().detach());
+            self.shares(self.logits_of(raw, micro), micro, records).0
+        });
+        let top = top.unwrap_or_else(|| self.decoder.forward_places(&micro.input, &micro.places).detach());
+        let (loss, hits) = self.shares(self.logits_of(top, micro), micro, records);
+        (vec![below, GradientsParams::from_grads(loss.backward(), &self.head)], loss, hits)
     }
 }
 
@@ -78,8 +110,8 @@ impl TrainStep for ValueTask {
         let mut accumulator = GradientsAccumulator::new();
         let mut totals = zeros(&self.decoder.device().inner());
         for micro in &item.micro {
-            let (loss, accuracy) = self.shares(micro, item.records);
-            accumulator.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
+            let (gradients, loss, accuracy) = self.differentiate(micro, item.records);
+            gradients.into_iter().for_each(|part| accumulator.accumulate(self, part));
             totals = totals + Tensor::cat(vec![loss.without_autodiff(), accuracy], 0);
         }
         TrainOutput { grads: accumulator.grads(), item: Scores::on_device(totals, item.records as f64, item.tokens) }
@@ -92,7 +124,7 @@ impl InferenceStep for ValueTask {
 
     fn step(&self, item: ValueStep) -> Scores {
         let totals = item.micro.iter().fold(zeros(&self.decoder.device()), |totals, micro| {
-            let (loss, accuracy) = self.shares(micro, item.records);
+            let (loss, accuracy) = self.shares(self.logits(micro), micro, item.records);
             totals + Tensor::cat(vec![loss, accuracy], 0)
         });
         Scores::on_device(totals, item.records as f64, item.tokens)
@@ -144,19 +176,19 @@ impl JudgedPrompts {
     }
 }
 
-/// Prompts in steps of so many, each step in micro-batches of similar length.
+/// Prompts in steps of so many, each step in micro-batches.
 pub struct ValueBatches {
     data: Arc<JudgedPrompts>,
     plan: StepPlan,
-    pad_id: u32,
     vocab_size: usize,
     len: usize,
+    seed: u64,
 }
 
 impl ValueBatches {
-    /// `len` steps of the plan, over as many epochs as that takes.
-    pub fn new(data: Arc<JudgedPrompts>, plan: StepPlan, pad_id: u32, vocab_size: usize, len: usize) -> Self {
-        Self { data, plan, pad_id, vocab_size, len }
+    /// `len` steps of the plan, over as many epochs as that takes; `seed` names the dropout of layers that are computed twice.
+    pub fn new(data: Arc<JudgedPrompts>, plan: StepPlan, vocab_size: usize, len: usize, seed: u64) -> Self {
+        Self { data, plan, vocab_size, len, seed }
     }
 }
 
@@ -168,14 +200,18 @@ impl Batches<ValueStep> for ValueBatches {
     fn batch(&self, index: usize, device: &Device) -> Result<ValueStep, String> {
         let (epoch, step) = self.plan.position(index);
         let mut result = ValueStep { micro: Vec::new(), records: 0, tokens: 0 };
-        for group in self.plan.epoch(epoch).step(step) {
+        for (part, group) in self.plan.epoch(epoch).step(step).into_iter().enumerate() {
             let prompts: Vec<&[u32]> = group.iter().map(|prompt| self.data.prompt(*prompt as usize)).collect();
             let labels: Vec<f32> = group.iter().map(|prompt| self.data.labels[*prompt as usize]).collect();
             result.records += group.len();
             result.tokens += prompts.iter().map(|ids| ids.len()).sum::<usize>();
-            let padded = Padded::right(&prompts, self.pad_id).map_err(|e| e.to_string())?;
+            let (row, numbers) = PromptRow::pack(&prompts);
+            let numbers: Vec<i32> = numbers.into_iter().map(|number| number as i32).collect();
             result.micro.push(ValueMicro {
-                input: padded.input(self.vocab_size, device).map_err(|e| e.to_string())?,
+                input: row.packed.input(self.vocab_size, device).map_err(|e| e.to_string())?,
+                places: row.places,
+                numbers: Tensor::from_data(TensorData::new(numbers, [group.len()]), device),
+                seed: stream(self.seed, "dropout", &[index as u64, part as u64]),
                 labels: Tensor::from_data(TensorData::new(labels, [group.len()]), (device, DType::F32)),
             });
         }

@@ -32,8 +32,9 @@ use crate::train::Schedule;
 pub struct JudgePrompt {
     /// How the node texts are written. Default `PyReprStr`.
     pub node_render: NodeRender,
-    /// Whether the task or the workflow comes first. Default `TaskFirst`, as published; with `WorkflowFirst` all prompts
-    /// about one workflow begin alike.
+    /// Whether the task or the workflow comes first. Default `TaskFirst`, as published. What prompts begin with alike is
+    /// computed once for all that go through the decoder together: with `WorkflowFirst` most of an evaluation, because
+    /// workflows are long, few, and each is tried on many tasks.
     pub order: SectionOrder,
     /// How the turns are written; `Sft` has to use the same. Default `ChatMl`.
     pub framing: Framing,
@@ -135,9 +136,14 @@ pub struct ValueHeadTrain {
     /// Records per optimizer step. Default 32.
     #[serde(default = "ValueHeadTrain::default_sequences_per_step")]
     pub sequences_per_step: usize,
-    /// Tokens, padding included, that go through the model at once. Default 16384.
+    /// Tokens of prompts that go through the model at once; a step is made of as many micro-batches as that takes. What
+    /// prompts begin with alike is computed once. Default 16384.
     #[serde(default = "ValueHeadTrain::default_micro_tokens")]
     pub micro_tokens: usize,
+    /// Keeps only the inputs of the layers and computes the rest again for the gradient: a fraction of the memory, a third
+    /// more time. Default false.
+    #[serde(default)]
+    pub recompute: bool,
     /// Default `AdamW(lr: 1e-4)`.
     #[serde(default = "ValueHeadTrain::default_optim")]
     pub optim: Optim,
@@ -234,7 +240,7 @@ pub struct JudgeEval {
     /// Number format of the decoder. Default F32.
     #[serde(default)]
     pub dtype: Dtype,
-    /// Tokens, padding included, that go through the model at once. Default 32768.
+    /// Tokens that go through the model at once, those that prompts share counted once. Default 32768.
     #[serde(default = "JudgeEval::default_batch_tokens")]
     pub batch_tokens: usize,
     /// A score above it predicts 1. Default 0.5: 1 where Yes is more probable than No.

@@ -6,18 +6,18 @@ use super::error::Error;
 use super::judge_data::{JudgeData, evaluate};
 use super::sft::adapter_folder;
 use super::value_head::StoredValueHead;
-use crate::embedding::{LlmPooling, embed_tokens};
-use crate::judge::{EncodedPrompt, JudgeEncoder, score, word_probabilities};
+use crate::judge::{EncodedPrompt, JudgeEncoder, last_states, score, word_probabilities};
 use crate::progress::bar;
 use crate::recipe::JudgeEval;
 use crate::train::stop_requested;
 use burn_models::decoder::Decoder;
 use burn_models::text::Tokenizer;
 use datasets::judge::JudgePrompts;
+use datasets::templates::SectionOrder;
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Prompts that are judged before their scores are kept: enough to sort by length, few enough to lose.
+/// Prompts that are judged before their scores are kept: enough to have something in common, few enough to lose.
 const GROUP: usize = 512;
 /// Scores so far, for a run that goes on.
 const SO_FAR: &str = "so-far.jsonl";
@@ -52,9 +52,14 @@ pub(super) fn run(context: &StageContext, stage: &JudgeEval) -> Result<StageEnd,
     let prompts = JudgePrompts::new(&data.index, &data.templates.judge, stage.prompt.form());
     let path = context.folder.join(SO_FAR);
     let mut kept = AnswerLog::<Verdict>::open(&path)?;
-    let all: Vec<usize> = (0..records.len()).collect();
+    // Prompts that begin alike go through the decoder together.
+    let mut all: Vec<usize> = (0..records.len()).collect();
+    match stage.prompt.order {
+        SectionOrder::TaskFirst => all.sort_by_key(|record| records.task[*record]),
+        SectionOrder::WorkflowFirst => all.sort_by_key(|record| records.workflow[*record]),
+    }
     let progress = bar(&context.label(), all.len());
-    let mut verdicts: Vec<Verdict> = Vec::with_capacity(all.len());
+    let mut verdicts: Vec<Verdict> = vec![(0.0, None, false); all.len()];
     for group in all.chunks(GROUP) {
         let known: Vec<Option<Verdict>> = group.iter().map(|record| kept.get(&record.to_string()).copied()).collect();
         // A group is kept as a whole, so that a run that goes on makes the same batches.
@@ -74,7 +79,9 @@ pub(super) fn run(context: &StageContext, stage: &JudgeEval) -> Result<StageEnd,
                 found
             }
         };
-        verdicts.extend(found);
+        for (record, verdict) in group.iter().zip(found) {
+            verdicts[*record] = verdict;
+        }
         progress.inc(group.len() as u64);
     }
     progress.finish_and_clear();
@@ -99,12 +106,12 @@ enum Judge {
 
 impl Judge {
     fn verdicts(&self, prompts: &[EncodedPrompt], batch_tokens: usize, model: &Path) -> Result<Vec<Verdict>, Error> {
-        let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
         let decoder = match self {
             Self::Words(decoder, _) => decoder,
             Self::Head(stored) => stored.decoder(),
         };
-        let states = embed_tokens(decoder, &ids, LlmPooling::LastToken, batch_tokens, |_| ())?;
+        let states = last_states(decoder, &ids, batch_tokens)?;
         Error::unless_finite(model, &states)?;
         let scores: Vec<(f64, Option<f64>)> = match self {
             Self::Words(decoder, words) => {

@@ -45,7 +45,6 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
     let data = JudgeData::read(context, &stage.data, splits, stage.labels, stage.on_bad_edge, words)?;
     let base = context.model_folder("model", &stage.model)?;
     let tokenizer = Tokenizer::from_folder(&base)?;
-    let pad = tokenizer.fill_id();
     let device = context.device.clone().autodiff();
     let decoder = Decoder::from_folder(&base, stage.dtype.into(), &device)?;
     let (vocab, positions) = (decoder.config().vocab_size, decoder.config().max_position_embeddings);
@@ -58,7 +57,7 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
     };
     let config = ValueHeadConfig { hidden_size: decoder.config().hidden_size, inner_size: stage.hidden };
     device.seed(stream(seed, "value head", &[]));
-    let task = ValueTask::new(decoder, config.init(&device), stage.head);
+    let task = ValueTask::new(decoder, config.init(&device), stage.head, stage.recompute);
     let parameters = task.num_params();
 
     let train = Arc::new(prompts(&data, &encoder, stage, Split::Train, seed)?);
@@ -81,9 +80,9 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
             let plan = plan(&data)?;
             let most = eval.max_records.map_or(usize::MAX, |n| n.div_ceil(stage.sequences_per_step).max(1));
             let count = plan.steps_per_epoch().min(most);
-            ValueBatches::new(data, plan, pad, vocab, count)
+            ValueBatches::new(data, plan, vocab, count, seed)
         }
-        None => ValueBatches::new(train.clone(), train_plan.clone(), pad, vocab, 0),
+        None => ValueBatches::new(train.clone(), train_plan.clone(), vocab, 0, seed),
     };
 
     let (select_by, direction) = stage.eval.as_ref().map_or(SelectBy::ValLoss, |eval| eval.select_by).score();
@@ -120,7 +119,7 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
     };
     let records = train.len();
     let data =
-        FitData { train: Arc::new(ValueBatches::new(train, train_plan, pad, vocab, steps)), valid: Arc::new(valid) };
+        FitData { train: Arc::new(ValueBatches::new(train, train_plan, vocab, steps, seed)), valid: Arc::new(valid) };
     let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, options, keep_best)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
@@ -234,7 +233,7 @@ impl StoredValueHead {
         }
         let head = ValueHead::load(&folder, &file.head, &path, device)?;
         let decoder = if file.adapter { decoder.load_adapter(&folder.join(ADAPTER))? } else { decoder };
-        Ok(Self { task: ValueTask::new(decoder, head, file.loss), file })
+        Ok(Self { task: ValueTask::new(decoder, head, file.loss, false), file })
     }
 
     /// Refuses prompts of another form or other words than those it was trained on.

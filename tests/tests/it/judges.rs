@@ -19,7 +19,7 @@ use datasets::judge::{NO, YES, answer};
 use datasets::sft::{PlanConfig, StepPlan};
 use datasets::templates::{GraphPrompt, JudgeStyle, JudgeTemplates, SectionOrder};
 use hearth::embedding::{LlmPooling, embed_tokens};
-use hearth::judge::{JudgeEncoder, score, word_probabilities};
+use hearth::judge::{JudgeEncoder, PromptRow, last_states, score, word_probabilities};
 use hearth::learners::{JudgedPrompts, ValueBatches, ValueTask};
 use hearth::recipe::{JudgePrompt, Truncation};
 use hearth::train::Batches;
@@ -167,11 +167,11 @@ fn judged() -> Arc<JudgedPrompts> {
 fn batches(micro_tokens: usize, sequences_per_step: usize, steps: usize) -> ValueBatches {
     let data = judged();
     let plan = StepPlan::new(data.lengths(), PlanConfig { sequences_per_step, micro_tokens }, 3).unwrap();
-    ValueBatches::new(data, plan, 0, tokenizer().vocab_size(), steps)
+    ValueBatches::new(data, plan, tokenizer().vocab_size(), steps, 11)
 }
 
 /// A decoder with adapters (B not at its start of zero, so that A has a gradient too) and a head.
-fn task(device: &Device, lora: bool, inner_size: Option<usize>, loss: Head) -> ValueTask {
+fn task(device: &Device, lora: bool, inner_size: Option<usize>, loss: Head, recompute: bool) -> ValueTask {
     let decoder = decoder(device, 0.05);
     let decoder = if lora {
         let config = LoraConfig { rank: 4, dropout: 0.0, ..LoraConfig::default() };
@@ -189,7 +189,7 @@ fn task(device: &Device, lora: bool, inner_size: Option<usize>, loss: Head) -> V
     };
     device.seed(4);
     let head = ValueHeadConfig { hidden_size: decoder.config().hidden_size, inner_size }.init(device);
-    ValueTask::new(decoder, head, loss)
+    ValueTask::new(decoder, head, loss, recompute)
 }
 
 struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
@@ -220,7 +220,7 @@ fn an_accumulated_step_is_one_big_batch() {
             (true, None, REGRESSION, 2 + 2 + 28),
             (false, Some(8), Head::Classification, 2 + 4),
         ] {
-            let task = task(&device, lora, inner, loss);
+            let task = task(&device, lora, inner, loss, false);
             let whole = batches(1 << 20, 9, 1).batch(0, &device).unwrap();
             let cut = batches(70, 9, 1).batch(0, &device).unwrap();
             assert_eq!((whole.micro.len(), whole.records, whole.tokens), (1, cut.records, cut.tokens));
@@ -235,12 +235,58 @@ fn an_accumulated_step_is_one_big_batch() {
     }
 }
 
+/// Gradients layer by layer are the gradients, those of the head among them.
+#[test]
+fn recomputed_gradients_are_the_same() {
+    for (name, device) in hearth_tests::devices() {
+        let device = device.autodiff();
+        // One network: the generator behind a fresh one belongs to all tests that run at the same time.
+        let ValueTask { decoder, head, .. } = task(&device, true, Some(8), Head::Classification, false);
+        let of = |recompute: bool| {
+            let task = ValueTask::new(decoder.clone(), head.clone(), Head::Classification, recompute);
+            let output = TrainStep::step(&task, batches(70, 9, 1).batch(0, &device).unwrap());
+            gradients(&task, &output.grads)
+        };
+        let (plain, again) = (of(false), of(true));
+        assert_eq!((plain.len(), again.len()), (34, 34), "{name}");
+        for (nth, (plain, again)) in plain.iter().zip(&again).enumerate() {
+            assert_l2(&format!("{name}, gradient {nth}"), again, plain, 1e-5);
+        }
+    }
+}
+
+/// What prompts begin with alike is written once, equal ones are one, and no state depends on what else is in a row.
+#[test]
+fn packed_prompts_are_prompts_alone() {
+    let prompts: Vec<Vec<u32>> =
+        [&[5, 6, 7, 8, 9][..], &[5, 6, 7], &[5, 6, 9, 9], &[4], &[5, 6, 7], &[5, 6, 7, 8, 1, 2]]
+            .iter()
+            .map(|ids| ids.to_vec())
+            .collect();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let (row, numbers) = PromptRow::pack(&prompts);
+    assert_eq!(row.packed.ids, [4, 5, 6, 7, 8, 1, 2, 9, 9, 9]);
+    assert_eq!((row.places.as_slice(), numbers.as_slice()), (&[0, 3, 6, 7, 9][..], &[3, 1, 4, 0, 1, 2][..]));
+    for (name, device) in hearth_tests::devices() {
+        let model = decoder(&device, 0.3);
+        for row_tokens in [1, 6, 100] {
+            let together = last_states(&model, &prompts, row_tokens).unwrap();
+            for (nth, ids) in prompts.iter().enumerate() {
+                let alone = embed_tokens(&model, &[ids.to_vec()], LlmPooling::LastToken, 1, |_| ()).unwrap();
+                assert_l2(&format!("{name} {row_tokens} {nth}"), &together[nth * 32..(nth + 1) * 32], &alone, 1e-5);
+            }
+        }
+        assert!(last_states(&model, &[], 9).unwrap().is_empty());
+        assert!(last_states(&model, &[&[1], &[]], 9).is_err() && last_states(&model, &[&[1 << 20]], 9).is_err());
+    }
+}
+
 /// What the head and its adapters can learn: labels that follow from one id at the other end of the prompt.
 #[test]
 fn a_value_head_learns() {
     let device = Device::flex().autodiff();
-    for (lora, loss) in [(true, Head::Classification), (true, REGRESSION)] {
-        let mut task = task(&device, lora, Some(8), loss);
+    for (recompute, loss) in [(false, Head::Classification), (true, REGRESSION)] {
+        let mut task = task(&device, true, Some(8), loss, recompute);
         let mut optimizer = AdamWConfig::new().init();
         let steps = batches(1 << 20, 9, 80);
         for index in 0..steps.len() {
@@ -250,7 +296,7 @@ fn a_value_head_learns() {
         let plain = device.clone().inner();
         let valid = task.valid();
         let step = batches(1 << 20, 9, 1).batch(0, &plain).unwrap();
-        let logits = values(valid.logits(&step.micro[0].input));
+        let logits = values(valid.logits(&step.micro[0]));
         let labels = values(step.micro[0].labels.clone());
         for (logit, label) in logits.iter().zip(&labels) {
             assert!((*logit > 0.0) == (*label == 1.0), "{logits:?} {labels:?}");
@@ -388,6 +434,7 @@ fn a_killed_run_goes_on() {
         tiny(dir.path(), &cpu())
             .named(name)
             .set("stages.value-head.max_steps=30")
+            .set("stages.value-head.recompute=true")
             .set("stages.value-head.eval=(every_steps: 3, select_by: ValAccuracy)")
     };
     let calm = longer("calm");
