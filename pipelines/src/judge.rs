@@ -135,15 +135,28 @@ pub struct PromptRow {
 }
 
 impl PromptRow {
-    /// All prompts, none of them empty, in one row; and for each the number of its last token among the places.
-    pub fn pack(prompts: &[&[u32]]) -> (Self, Vec<usize>) {
+    /// Prompts, none of them empty, in rows of at most `row_tokens` tokens (a longer one goes alone), in the order of their ids.
+    /// With each row the prompts in it, each with the number of its last token among the row's places.
+    pub fn rows(prompts: &[&[u32]], row_tokens: usize) -> Vec<(Self, Vec<(usize, usize)>)> {
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(|prompt| prompts[*prompt]);
-        let (mut row, mut numbers) = (Self::default(), vec![0; prompts.len()]);
+        let mut rows: Vec<(Self, Vec<(usize, usize)>)> = Vec::new();
         for prompt in order {
-            numbers[prompt] = row.push(prompts[prompt]);
+            let ids = prompts[prompt];
+            let fits = |row: &Self| {
+                let added = ids.len() - row.shared(ids);
+                added == 0 || row.packed.ids.len() + added <= row_tokens
+            };
+            match rows.last_mut().filter(|(row, _)| fits(row)) {
+                Some((row, inside)) => inside.push((prompt, row.push(ids))),
+                None => {
+                    let mut row = Self::default();
+                    let number = row.push(ids);
+                    rows.push((row, vec![(prompt, number)]));
+                }
+            }
         }
-        (row, numbers)
+        rows
     }
 
     /// Tokens that the last prompt and this one begin with alike.
@@ -164,42 +177,26 @@ impl PromptRow {
     }
 }
 
-/// The final states `[prompts, D]` of the last tokens, row-major f32 in the order given. Prompts go through the decoder in the
-/// order of their ids, in rows of at most `row_tokens` tokens (a longer one goes alone); no output head is applied.
+/// The final states `[prompts, D]` of the last tokens, row-major f32 in the order given. Prompts go through the decoder in
+/// rows of at most `row_tokens` tokens; no output head is applied.
 ///
 /// # Errors
 /// An empty prompt, or ids outside the vocabulary.
 pub fn last_states(model: &Decoder, prompts: &[&[u32]], row_tokens: usize) -> burn_models::Result<Vec<f32>> {
     let width = model.config().hidden_size;
     let device = model.device();
-    let mut order: Vec<usize> = (0..prompts.len()).collect();
-    order.sort_by_key(|prompt| prompts[*prompt]);
+    if let Some(prompt) = prompts.iter().position(|ids| ids.is_empty()) {
+        return Err(burn_models::Error::Input(format!("prompt {prompt} is empty")));
+    }
     let mut states = vec![0.0; prompts.len() * width];
-    let mut flush = |row: PromptRow, numbers: &[(usize, usize)]| -> burn_models::Result<()> {
+    for (row, inside) in PromptRow::rows(prompts, row_tokens) {
         let input = row.packed.input(model.config().vocab_size, &device)?;
         let found = model.model.norm.forward(model.forward_places(&input, &row.places));
         let found: Vec<f32> = found.into_data().iter::<f32>().collect();
-        for (prompt, number) in numbers {
+        for (prompt, number) in inside {
             let state = &found[number * width..(number + 1) * width];
             states[prompt * width..(prompt + 1) * width].copy_from_slice(state);
         }
-        Ok(())
-    };
-    let (mut row, mut numbers) = (PromptRow::default(), Vec::new());
-    for prompt in order {
-        let ids = prompts[prompt];
-        if ids.is_empty() {
-            return Err(burn_models::Error::Input(format!("prompt {prompt} is empty")));
-        }
-        let more = ids.len() - row.shared(ids);
-        if !numbers.is_empty() && row.packed.ids.len() + more > row_tokens {
-            flush(std::mem::take(&mut row), &numbers)?;
-            numbers.clear();
-        }
-        numbers.push((prompt, row.push(ids)));
-    }
-    if !numbers.is_empty() {
-        flush(row, &numbers)?;
     }
     Ok(states)
 }

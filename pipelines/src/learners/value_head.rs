@@ -1,5 +1,7 @@
 //! Training of a value head, and of the adapters below it.
 
+use super::causal_lm::Recompute;
+use super::epochs::Epochs;
 use crate::judge::PromptRow;
 use crate::train::{Batches, MetricSpec, Scores, Task, stream};
 use burn::module::Module;
@@ -9,7 +11,6 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_models::decoder::{Decoder, DecoderInput};
 use burn_models::glow::{Head, prediction_loss, rates};
 use burn_models::value_head::ValueHead;
-use datasets::sft::StepPlan;
 use std::sync::Arc;
 
 /// A decoder with a value head: the loss is the mean over all records of an optimizer step, however the step is cut into
@@ -23,7 +24,7 @@ pub struct ValueTask {
     #[module(skip)]
     loss: Head,
     #[module(skip)]
-    recompute: bool,
+    recompute: Recompute,
 }
 
 /// Some records of an optimizer step, B of them.
@@ -53,9 +54,8 @@ pub struct ValueStep {
 }
 
 impl ValueTask {
-    /// A decoder, a head and what the head's numbers mean; with `recompute` gradients are taken layer by layer
-    /// ([`Decoder::gradients_by_layer`]).
-    pub fn new(decoder: Decoder, head: ValueHead, loss: Head, recompute: bool) -> Self {
+    /// A decoder, a head and what the head's numbers mean. Without adapters there is nothing to recompute.
+    pub fn new(decoder: Decoder, head: ValueHead, loss: Head, recompute: Recompute) -> Self {
         Self { decoder, head, loss, recompute }
     }
 
@@ -81,7 +81,7 @@ impl ValueTask {
 
     /// The gradient of a part, and its shares of loss and accuracy.
     fn differentiate(&self, micro: &ValueMicro, records: usize) -> (Vec<GradientsParams>, Tensor<1>, Tensor<1>) {
-        if !self.recompute || self.decoder.adapters().is_none() {
+        if self.recompute == Recompute::None || self.decoder.adapters().is_none() {
             let (loss, hits) = self.shares(self.logits(micro), micro, records);
             return (vec![GradientsParams::from_grads(loss.backward(), self)], loss, hits);
         }
@@ -165,9 +165,9 @@ impl JudgedPrompts {
         self.ends.is_empty()
     }
 
-    /// The number of ids of every prompt.
-    pub fn lengths(&self) -> Vec<u32> {
-        (0..self.len()).map(|prompt| self.prompt(prompt).len() as u32).collect()
+    /// The number of ids of all prompts together.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
     }
 
     fn prompt(&self, prompt: usize) -> &[u32] {
@@ -176,20 +176,20 @@ impl JudgedPrompts {
     }
 }
 
-/// Prompts in steps of so many, each step in micro-batches.
+/// Prompts in steps of so many, each step in rows of so many tokens.
 pub struct ValueBatches {
-    data: Arc<JudgedPrompts>,
-    plan: StepPlan,
-    vocab_size: usize,
-    len: usize,
-    seed: u64,
-}
-
-impl ValueBatches {
-    /// `len` steps of the plan, over as many epochs as that takes; `seed` names the dropout of layers that are computed twice.
-    pub fn new(data: Arc<JudgedPrompts>, plan: StepPlan, vocab_size: usize, len: usize, seed: u64) -> Self {
-        Self { data, plan, vocab_size, len, seed }
-    }
+    /// The prompts.
+    pub data: Arc<JudgedPrompts>,
+    /// Which of them go into which step.
+    pub epochs: Epochs,
+    /// The most tokens of a row.
+    pub micro_tokens: usize,
+    /// V.
+    pub vocab_size: usize,
+    /// Names the dropout of layers that are computed twice.
+    pub seed: u64,
+    /// Steps, over as many epochs as that takes.
+    pub len: usize,
 }
 
 impl Batches<ValueStep> for ValueBatches {
@@ -198,32 +198,31 @@ impl Batches<ValueStep> for ValueBatches {
     }
 
     fn batch(&self, index: usize, device: &Device) -> Result<ValueStep, String> {
-        let (epoch, step) = self.plan.position(index);
-        let mut result = ValueStep { micro: Vec::new(), records: 0, tokens: 0 };
-        for (part, group) in self.plan.epoch(epoch).step(step).into_iter().enumerate() {
-            let prompts: Vec<&[u32]> = group.iter().map(|prompt| self.data.prompt(*prompt as usize)).collect();
-            let labels: Vec<f32> = group.iter().map(|prompt| self.data.labels[*prompt as usize]).collect();
-            result.records += group.len();
-            result.tokens += prompts.iter().map(|ids| ids.len()).sum::<usize>();
-            let (row, numbers) = PromptRow::pack(&prompts);
-            let numbers: Vec<i32> = numbers.into_iter().map(|number| number as i32).collect();
+        let records = self.epochs.records(index);
+        let prompts: Vec<&[u32]> = records.iter().map(|record| self.data.prompt(*record as usize)).collect();
+        let tokens = prompts.iter().map(|ids| ids.len()).sum();
+        let mut result = ValueStep { micro: Vec::new(), records: records.len(), tokens };
+        for (part, (row, inside)) in PromptRow::rows(&prompts, self.micro_tokens).into_iter().enumerate() {
+            let count = inside.len();
+            let numbers: Vec<i32> = inside.iter().map(|(_, number)| *number as i32).collect();
+            let label = |(prompt, _): &(usize, usize)| self.data.labels[records[*prompt] as usize];
+            let labels: Vec<f32> = inside.iter().map(label).collect();
             result.micro.push(ValueMicro {
                 input: row.packed.input(self.vocab_size, device).map_err(|e| e.to_string())?,
                 places: row.places,
-                numbers: Tensor::from_data(TensorData::new(numbers, [group.len()]), device),
-                seed: stream(self.seed, "dropout", &[index as u64, part as u64]),
-                labels: Tensor::from_data(TensorData::new(labels, [group.len()]), (device, DType::F32)),
+                numbers: Tensor::from_data(TensorData::new(numbers, [count]), device),
+                labels: Tensor::from_data(TensorData::new(labels, [count]), (device, DType::F32)),
+                seed: stream(self.seed, "layers", &[index as u64, part as u64]),
             });
         }
         Ok(result)
     }
 
     fn records(&self, index: usize) -> Vec<String> {
-        let (epoch, step) = self.plan.position(index);
-        let name = |prompt: &u32| {
-            let (line, workflow, task) = self.data.places[*prompt as usize];
+        let name = |record: &u32| {
+            let (line, workflow, task) = self.data.places[*record as usize];
             format!("line {line}: workflow_id {workflow}, task_id {task}")
         };
-        self.plan.epoch(epoch).samples(step).iter().map(name).collect()
+        self.epochs.records(index).iter().map(name).collect()
     }
 }

@@ -24,6 +24,7 @@ use super::sft::{EarlyStopping, Evaluation, Framing};
 use super::source::Source;
 use crate::eval::UtilityOptions;
 use crate::eval::yes_no::AnswerRule;
+use crate::learners::Recompute;
 use crate::train::Schedule;
 
 /// How a record becomes the tokens that a decoder judges. What is evaluated has to be asked as it was trained.
@@ -136,14 +137,13 @@ pub struct ValueHeadTrain {
     /// Records per optimizer step. Default 32.
     #[serde(default = "ValueHeadTrain::default_sequences_per_step")]
     pub sequences_per_step: usize,
-    /// Tokens of prompts that go through the model at once; a step is made of as many micro-batches as that takes. What
-    /// prompts begin with alike is computed once. Default 16384.
+    /// Tokens that go through the model at once, those that prompts share counted once; a step is made of as many
+    /// micro-batches as that takes. Default 16384.
     #[serde(default = "ValueHeadTrain::default_micro_tokens")]
     pub micro_tokens: usize,
-    /// Keeps only the inputs of the layers and computes the rest again for the gradient: a fraction of the memory, a third
-    /// more time. Default false.
+    /// What is computed twice to save memory. Default `None`.
     #[serde(default)]
-    pub recompute: bool,
+    pub recompute: Recompute,
     /// Default `AdamW(lr: 1e-4)`.
     #[serde(default = "ValueHeadTrain::default_optim")]
     pub optim: Optim,

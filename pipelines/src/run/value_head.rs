@@ -11,7 +11,7 @@ use super::error::Error;
 use super::folder::write_json;
 use super::judge_data::JudgeData;
 use crate::judge::JudgeEncoder;
-use crate::learners::{JudgedPrompts, ValueBatches, ValueTask};
+use crate::learners::{Epochs, JudgedPrompts, Recompute, ValueBatches, ValueTask};
 use crate::recipe::{JudgePrompt, SelectBy, Truncation, ValueHeadTrain};
 use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, fit, stream};
 use burn::module::Module;
@@ -23,7 +23,7 @@ use burn_models::text::Tokenizer;
 use burn_models::value_head::{ValueHead, ValueHeadConfig};
 use datasets::Split;
 use datasets::judge::{JudgePrompts, balanced};
-use datasets::sft::{PlanConfig, StepPlan};
+use datasets::sampler::Sampler;
 use datasets::templates::JudgeTemplates;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -61,28 +61,24 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
     let parameters = task.num_params();
 
     let train = Arc::new(prompts(&data, &encoder, stage, Split::Train, seed)?);
-    context.say(&format!(
-        "{} records, {} tokens",
-        train.len(),
-        train.lengths().iter().map(|l| u64::from(*l)).sum::<u64>()
-    ));
-    let plan = |data: &JudgedPrompts| {
-        let config = PlanConfig { sequences_per_step: stage.sequences_per_step, micro_tokens: stage.micro_tokens };
-        StepPlan::new(data.lengths(), config, stream(seed, "data", &[]))
+    context.say(&format!("{} records, {} tokens", train.len(), train.tokens()));
+    let batches = |data: Arc<JudgedPrompts>, len: &dyn Fn(usize) -> usize| -> Result<ValueBatches, Error> {
+        let shuffled = stream(seed, "data", &[]);
+        let epochs = Epochs::new(vec![0; data.len()], stage.sequences_per_step, false, Sampler::Shuffle, shuffled)?;
+        let len = len(epochs.per_epoch());
+        let (micro_tokens, seed) = (stage.micro_tokens, stream(seed, "dropout", &[]));
+        Ok(ValueBatches { data, epochs, micro_tokens, vocab_size: vocab, seed, len })
     };
-    let train_plan = plan(&train)?;
-    let steps_per_epoch = train_plan.steps_per_epoch();
-    let all = stage.epochs * steps_per_epoch;
-    let steps = stage.max_steps.map_or(all, |most| most.min(all));
+    let records = train.len();
+    let train = batches(train, &|per_epoch| stage.max_steps.unwrap_or(usize::MAX).min(stage.epochs * per_epoch))?;
+    let steps_per_epoch = train.epochs.per_epoch();
     let valid = match &stage.eval {
         Some(eval) => {
-            let data = Arc::new(prompts(&data, &encoder, stage, Split::Val, seed)?);
-            let plan = plan(&data)?;
             let most = eval.max_records.map_or(usize::MAX, |n| n.div_ceil(stage.sequences_per_step).max(1));
-            let count = plan.steps_per_epoch().min(most);
-            ValueBatches::new(data, plan, vocab, count, seed)
+            let data = Arc::new(prompts(&data, &encoder, stage, Split::Val, seed)?);
+            batches(data, &|per_epoch| per_epoch.min(most))?
         }
-        None => ValueBatches::new(train.clone(), train_plan.clone(), vocab, 0, seed),
+        None => batches(train.data.clone(), &|_| 0)?,
     };
 
     let (select_by, direction) = stage.eval.as_ref().map_or(SelectBy::ValLoss, |eval| eval.select_by).score();
@@ -117,9 +113,7 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
             file.save(task, &target).map_err(|e| crate::train::Error::Keep(Box::new(e)))
         }
     };
-    let records = train.len();
-    let data =
-        FitData { train: Arc::new(ValueBatches::new(train, train_plan, vocab, steps, seed)), valid: Arc::new(valid) };
+    let data = FitData { train: Arc::new(train), valid: Arc::new(valid) };
     let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, options, keep_best)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
@@ -233,7 +227,7 @@ impl StoredValueHead {
         }
         let head = ValueHead::load(&folder, &file.head, &path, device)?;
         let decoder = if file.adapter { decoder.load_adapter(&folder.join(ADAPTER))? } else { decoder };
-        Ok(Self { task: ValueTask::new(decoder, head, file.loss, false), file })
+        Ok(Self { task: ValueTask::new(decoder, head, file.loss, Recompute::None), file })
     }
 
     /// Refuses prompts of another form or other words than those it was trained on.

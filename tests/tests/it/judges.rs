@@ -16,11 +16,11 @@ use burn_models::glow::{Head, RegressionLoss, RegressionOutput};
 use burn_models::text::{ChatOptions, Framing, Message, SuperviseOptions, Tokenizer, Turns, builtin::Builtin};
 use burn_models::value_head::ValueHeadConfig;
 use datasets::judge::{NO, YES, answer};
-use datasets::sft::{PlanConfig, StepPlan};
+use datasets::sampler::Sampler;
 use datasets::templates::{GraphPrompt, JudgeStyle, JudgeTemplates, SectionOrder};
 use hearth::embedding::{LlmPooling, embed_tokens};
 use hearth::judge::{JudgeEncoder, PromptRow, last_states, score, word_probabilities};
-use hearth::learners::{JudgedPrompts, ValueBatches, ValueTask};
+use hearth::learners::{Epochs, JudgedPrompts, Recompute, ValueBatches, ValueTask};
 use hearth::recipe::{JudgePrompt, Truncation};
 use hearth::train::Batches;
 use hearth_tests::program::{Program, TinyRun, cpu, device_names, files};
@@ -164,14 +164,14 @@ fn judged() -> Arc<JudgedPrompts> {
     Arc::new(data)
 }
 
-fn batches(micro_tokens: usize, sequences_per_step: usize, steps: usize) -> ValueBatches {
+fn batches(micro_tokens: usize, sequences_per_step: usize, len: usize) -> ValueBatches {
     let data = judged();
-    let plan = StepPlan::new(data.lengths(), PlanConfig { sequences_per_step, micro_tokens }, 3).unwrap();
-    ValueBatches::new(data, plan, tokenizer().vocab_size(), steps, 11)
+    let epochs = Epochs::new(vec![0; data.len()], sequences_per_step, false, Sampler::Shuffle, 3).unwrap();
+    ValueBatches { data, epochs, micro_tokens, vocab_size: tokenizer().vocab_size(), seed: 11, len }
 }
 
 /// A decoder with adapters (B not at its start of zero, so that A has a gradient too) and a head.
-fn task(device: &Device, lora: bool, inner_size: Option<usize>, loss: Head, recompute: bool) -> ValueTask {
+fn task(device: &Device, lora: bool, inner_size: Option<usize>, loss: Head, recompute: Recompute) -> ValueTask {
     let decoder = decoder(device, 0.05);
     let decoder = if lora {
         let config = LoraConfig { rank: 4, dropout: 0.0, ..LoraConfig::default() };
@@ -220,7 +220,7 @@ fn an_accumulated_step_is_one_big_batch() {
             (true, None, REGRESSION, 2 + 2 + 28),
             (false, Some(8), Head::Classification, 2 + 4),
         ] {
-            let task = task(&device, lora, inner, loss, false);
+            let task = task(&device, lora, inner, loss, Recompute::None);
             let whole = batches(1 << 20, 9, 1).batch(0, &device).unwrap();
             let cut = batches(70, 9, 1).batch(0, &device).unwrap();
             assert_eq!((whole.micro.len(), whole.records, whole.tokens), (1, cut.records, cut.tokens));
@@ -241,13 +241,13 @@ fn recomputed_gradients_are_the_same() {
     for (name, device) in hearth_tests::devices() {
         let device = device.autodiff();
         // One network: the generator behind a fresh one belongs to all tests that run at the same time.
-        let ValueTask { decoder, head, .. } = task(&device, true, Some(8), Head::Classification, false);
-        let of = |recompute: bool| {
+        let ValueTask { decoder, head, .. } = task(&device, true, Some(8), Head::Classification, Recompute::None);
+        let of = |recompute: Recompute| {
             let task = ValueTask::new(decoder.clone(), head.clone(), Head::Classification, recompute);
             let output = TrainStep::step(&task, batches(70, 9, 1).batch(0, &device).unwrap());
             gradients(&task, &output.grads)
         };
-        let (plain, again) = (of(false), of(true));
+        let (plain, again) = (of(Recompute::None), of(Recompute::Layers));
         assert_eq!((plain.len(), again.len()), (34, 34), "{name}");
         for (nth, (plain, again)) in plain.iter().zip(&again).enumerate() {
             assert_l2(&format!("{name}, gradient {nth}"), again, plain, 1e-5);
@@ -264,9 +264,17 @@ fn packed_prompts_are_prompts_alone() {
             .map(|ids| ids.to_vec())
             .collect();
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let (row, numbers) = PromptRow::pack(&prompts);
+    let (row, inside) = PromptRow::rows(&prompts, 10).swap_remove(0);
+    let mut numbers = inside.clone();
+    numbers.sort_unstable();
+    let numbers: Vec<usize> = numbers.into_iter().map(|(_, number)| number).collect();
     assert_eq!(row.packed.ids, [4, 5, 6, 7, 8, 1, 2, 9, 9, 9]);
     assert_eq!((row.places.as_slice(), numbers.as_slice()), (&[0, 3, 6, 7, 9][..], &[3, 1, 4, 0, 1, 2][..]));
+    // One token less, and the last prompt goes alone; a prompt that is too long does, too.
+    let lengths = |row_tokens| -> Vec<usize> {
+        PromptRow::rows(&prompts, row_tokens).iter().map(|(row, _)| row.packed.ids.len()).collect()
+    };
+    assert_eq!((lengths(9), lengths(1)), (vec![8, 4], vec![1, 3, 6, 5, 4]));
     for (name, device) in hearth_tests::devices() {
         let model = decoder(&device, 0.3);
         for row_tokens in [1, 6, 100] {
@@ -285,7 +293,7 @@ fn packed_prompts_are_prompts_alone() {
 #[test]
 fn a_value_head_learns() {
     let device = Device::flex().autodiff();
-    for (recompute, loss) in [(false, Head::Classification), (true, REGRESSION)] {
+    for (recompute, loss) in [(Recompute::None, Head::Classification), (Recompute::Layers, REGRESSION)] {
         let mut task = task(&device, true, Some(8), loss, recompute);
         let mut optimizer = AdamWConfig::new().init();
         let steps = batches(1 << 20, 9, 80);
@@ -434,7 +442,7 @@ fn a_killed_run_goes_on() {
         tiny(dir.path(), &cpu())
             .named(name)
             .set("stages.value-head.max_steps=30")
-            .set("stages.value-head.recompute=true")
+            .set("stages.value-head.recompute=Layers")
             .set("stages.value-head.eval=(every_steps: 3, select_by: ValAccuracy)")
     };
     let calm = longer("calm");
