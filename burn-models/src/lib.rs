@@ -13,6 +13,7 @@ pub mod mlp;
 pub mod ops;
 mod shield;
 pub mod text;
+pub mod value_head;
 
 pub use error::{Error, Result, ShapeMismatch};
 pub use shield::shield;

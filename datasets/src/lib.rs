@@ -6,6 +6,7 @@
 //! | [`synthetic`] | FLORA records with a planted rule, to try things without a download |
 //! | [`render`], [`templates`] | workflows as text, and the words around them |
 //! | [`graph_questions`] | questions about workflow graphs, to pre-finetune a language model on |
+//! | [`judge`] | FLORA records as questions with the answers Yes and No |
 //! | [`chat`], [`sft`] | conversations, and token samples, steps and batches made from them |
 //! | [`sampler`] | which records go into which batch |
 //! | [`cache`] | embeddings on disk, found again by content |
@@ -27,6 +28,7 @@ pub mod flora;
 pub mod graph_questions;
 pub mod index;
 mod json;
+pub mod judge;
 pub mod lines;
 mod printable;
 pub mod render;

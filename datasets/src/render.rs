@@ -13,6 +13,8 @@ pub enum NodeRender {
     /// As Python prints them: `{0: 'text', 1: "it's"}` and `[[0, 1]]`.
     #[default]
     PyRepr,
+    /// As `PyRepr`, with the ids as strings, as Python prints records of FLORA-Bench that it has read: `{'0': 'text'}`.
+    PyReprStr,
     /// As JSON: `{"0": "text", "1": "it's"}` and `[[0, 1]]`.
     Json,
     /// One a line: `0: text` and `0 -> 1`, with line breaks, carriage returns, tabs and backslashes in texts escaped.
@@ -34,6 +36,10 @@ impl NodeRender {
             match self {
                 Self::PyRepr => {
                     push(&mut out, format_args!("{id}: "));
+                    py_repr(text, &mut out);
+                }
+                Self::PyReprStr => {
+                    push(&mut out, format_args!("'{id}': "));
                     py_repr(text, &mut out);
                 }
                 Self::Json => push(&mut out, format_args!("\"{id}\": {}", serde_json::Value::from(text))),
@@ -140,6 +146,7 @@ mod tests {
     fn nodes_and_edges() {
         let nodes = [(0, "a'b"), (1, "say \"hi\""), (2, "x\ny")];
         assert_eq!(NodeRender::PyRepr.nodes(&nodes), r#"{0: "a'b", 1: 'say "hi"', 2: 'x\ny'}"#);
+        assert_eq!(NodeRender::PyReprStr.nodes(&nodes), r#"{'0': "a'b", '1': 'say "hi"', '2': 'x\ny'}"#);
         assert_eq!(NodeRender::Json.nodes(&nodes), r#"{"0": "a'b", "1": "say \"hi\"", "2": "x\ny"}"#);
         assert_eq!(NodeRender::Lines.nodes(&nodes), "0: a'b\n1: say \"hi\"\n2: x\\ny");
         let edges = [[0, 1], [10, 2]];

@@ -4,6 +4,10 @@
 //! the same preamble, so that a model tuned on the questions knows the form. All of it can be replaced: by settings, or
 //! by a file that deserialises into [`Templates`].
 
+mod judge;
+
+pub use judge::{JudgeStyle, JudgeTemplates, SectionOrder};
+
 use crate::error::{Error, Result};
 use crate::render::NodeRender;
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,8 @@ pub struct Templates {
     pub closing: String,
     /// Ends a question whose supervised answer stands between `<answer>` and `</answer>`. No placeholder.
     pub closing_tagged: String,
+    /// Asks whether a workflow will solve a task.
+    pub judge: JudgeTemplates,
 }
 
 /// One text for each kind of question.
@@ -65,6 +71,7 @@ impl Default for Templates {
             closing: " Reply with the result alone.".into(),
             closing_tagged: " Explain how you find it, then put the result alone between <answer> and </answer>."
                 .into(),
+            judge: JudgeTemplates::default(),
         }
     }
 }
@@ -105,6 +112,54 @@ pub struct GraphPrompt {
     pub nodes: Range<usize>,
 }
 
+/// A prompt that was made to fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fitted<T> {
+    /// What was made of its text.
+    pub value: T,
+    /// The size of that; still over the limit where the prompt does not fit without any node either.
+    pub size: usize,
+    /// Whether nodes had to be cut.
+    pub cut: bool,
+}
+
+impl GraphPrompt {
+    /// Cuts the node section from its end, by whole characters and as few as possible, until the prompt's size is at most
+    /// `limit`. `measure` makes something of a text and gives its size with it, such as ids and their number.
+    ///
+    /// # Errors
+    /// Those of `measure`.
+    pub fn fit<T, E>(
+        &self,
+        limit: usize,
+        mut measure: impl FnMut(&str) -> std::result::Result<(T, usize), E>,
+    ) -> std::result::Result<Fitted<T>, E> {
+        let (value, size) = measure(&self.text)?;
+        if size <= limit {
+            return Ok(Fitted { value, size, cut: false });
+        }
+        let (head, tail) = (&self.text[..self.nodes.start], &self.text[self.nodes.end..]);
+        let nodes = &self.text[self.nodes.clone()];
+        let ends: Vec<usize> = nodes.char_indices().map(|(at, _)| at).collect();
+        let mut shortened =
+            |kept: usize| measure(&[head, &nodes[..ends.get(kept).copied().unwrap_or(0)], tail].concat());
+        let (mut value, mut size) = shortened(0)?;
+        // The most characters that still fit; more characters are never fewer tokens by more than a merge at the cut.
+        let (mut low, mut high) = (0, ends.len().saturating_sub(1));
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            let found = shortened(middle)?;
+            if found.1 <= limit {
+                low = middle;
+                (value, size) = found;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(Fitted { value, size, cut: true })
+    }
+}
+
 impl Templates {
     /// Checks that every text has the placeholders it needs and no others.
     pub fn validate(&self) -> Result<()> {
@@ -128,18 +183,7 @@ impl Templates {
             ("questions.sinks", &questions.sinks, &[]),
             ("questions.toposort", &questions.toposort, &[]),
         ];
-        const NAMES: [&str; 5] = ["nodes", "edges", "node", "source", "target"];
-        for (key, text, needed) in all {
-            for name in NAMES {
-                let count = text.matches(&format!("{{{name}}}")).count();
-                let wanted = usize::from(needed.contains(&name));
-                if count != wanted {
-                    let key = format!("templates.{key}");
-                    let expected = format!("the placeholder {{{name}}} {}", ["nowhere", "once"][wanted]);
-                    return Err(Error::setting(&key, expected, format!("it {count} times")));
-                }
-            }
-        }
+        check_placeholders(&["nodes", "edges", "node", "source", "target"], &all)?;
         if self.graph_preamble.find("{nodes}") > self.graph_preamble.find("{edges}") {
             return Err(Error::setting(
                 "templates.graph_preamble",
@@ -147,7 +191,7 @@ impl Templates {
                 "them the other way round",
             ));
         }
-        Ok(())
+        self.judge.validate()
     }
 
     /// The BLAKE3 hash of all texts, in hexadecimal.
@@ -186,6 +230,22 @@ impl Templates {
     ) -> GraphPrompt {
         self.prompt(nodes, edges, render, &self.embed_request)
     }
+}
+
+/// Checks that every text has each of `names` once where it needs it and nowhere else.
+fn check_placeholders(names: &[&str], texts: &[(&str, &str, &[&str])]) -> Result<()> {
+    for (key, text, needed) in texts {
+        for name in names {
+            let count = text.matches(&format!("{{{name}}}")).count();
+            let wanted = usize::from(needed.contains(name));
+            if count != wanted {
+                let key = format!("templates.{key}");
+                let expected = format!("the placeholder {{{name}}} {}", ["nowhere", "once"][wanted]);
+                return Err(Error::setting(&key, expected, format!("it {count} times")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Replaces each `{name}` by its value, in one pass: what is put in is not looked at again.
@@ -232,6 +292,23 @@ mod tests {
             assert!(prompt.text.ends_with("one single token."));
             assert!(prompt.text.contains(&render.edges(&[[3, 1]])));
         }
+    }
+
+    #[test]
+    fn as_few_nodes_as_possible_are_cut() {
+        let nodes: Vec<(u32, String)> = (0..9).map(|id| (id, "wörter ".repeat(id as usize + 1))).collect();
+        let prompt = Templates::default().embed_prompt(&nodes, &[[0, 8]], NodeRender::PyRepr);
+        let count = |text: &str| Ok::<_, ()>((text.to_owned(), text.chars().count()));
+        let whole = prompt.text.chars().count();
+        let section = prompt.text[prompt.nodes.clone()].chars().count();
+        for limit in [whole, whole - 1, whole - 7, whole - section, 3] {
+            let fitted = prompt.fit(limit, count).unwrap();
+            assert_eq!((fitted.cut, fitted.size), (limit < whole, limit.max(whole - section)));
+            assert_eq!(fitted.value.chars().count(), fitted.size);
+            assert!(fitted.value.ends_with(&prompt.text[prompt.nodes.end..]));
+            assert!(prompt.text.starts_with(&fitted.value[..prompt.nodes.start + fitted.size + section - whole]));
+        }
+        assert_eq!(prompt.fit(1, |_| Err::<((), usize), _>("no")), Err("no"));
     }
 
     #[test]

@@ -12,8 +12,10 @@
 //! | [`diagnostics`] | what is wrong and where: `file:line:column`, the source line, the nearest accepted name |
 //! | [`run`] | stage after stage: skip, continue or redo; the run folder; what each stage does |
 //! | [`train`] | the step loop on burn-train: checkpoints, evaluation, schedules, dashboard |
-//! | [`learners`] | what is trained: decoder, GLOW predictor, its warm-up; their batches |
+//! | [`learners`] | what is trained: decoder, value head, GLOW predictor, its warm-up; their batches |
 //! | [`embedding`] | vectors of token sequences by a decoder |
+//! | [`judge`] | a decoder that says whether a workflow solves a task |
+//! | [`client`] | a client of OpenAI-compatible servers |
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
@@ -40,12 +42,14 @@
 
 pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod commands;
 pub mod device;
 pub mod diagnostics;
 pub mod embedding;
 mod error;
 pub mod eval;
+pub mod judge;
 pub mod learners;
 mod progress;
 pub mod recipe;

@@ -174,10 +174,11 @@ pub fn cpu() -> String {
         .unwrap_or_else(|| "flex".into())
 }
 
-/// A run of `recipes/tiny/glow.ron` that keeps its files where the test wants them.
+/// A run of a recipe in `recipes/tiny/` that keeps its files where the test wants them.
 #[derive(Debug, Clone)]
 pub struct TinyRun {
     program: Program,
+    recipe: PathBuf,
     runs: PathBuf,
     name: String,
     device: String,
@@ -185,9 +186,22 @@ pub struct TinyRun {
 }
 
 impl TinyRun {
-    /// The recipe as it is, below the folder `runs`, on a device.
+    /// `recipes/tiny/glow.ron` as it is, below the folder `runs`, on a device.
     pub fn new(program: Program, runs: &Path, device: &str) -> Self {
-        Self { program, runs: runs.to_path_buf(), name: "tiny-glow".into(), device: device.into(), sets: Vec::new() }
+        Self {
+            program,
+            recipe: crate::workspace().join("recipes/tiny/glow.ron"),
+            runs: runs.to_path_buf(),
+            name: "tiny-glow".into(),
+            device: device.into(),
+            sets: Vec::new(),
+        }
+    }
+
+    /// The same of another recipe.
+    pub fn of(mut self, recipe: &Path) -> Self {
+        self.recipe = recipe.to_path_buf();
+        self
     }
 
     /// The same under another name.
@@ -204,8 +218,8 @@ impl TinyRun {
 
     /// The arguments of `hearth run`, and more.
     pub fn arguments(&self, more: &[&str]) -> Vec<OsString> {
-        let recipe = crate::workspace().join("recipes/tiny/glow.ron");
-        let mut all: Vec<OsString> = vec!["run".into(), recipe.into(), "--device".into(), self.device.clone().into()];
+        let mut all: Vec<OsString> =
+            vec!["run".into(), self.recipe.clone().into(), "--device".into(), self.device.clone().into()];
         let own = [format!("runs={:?}", self.runs), format!("name={:?}", self.name)];
         for change in own.iter().chain(&self.sets) {
             all.extend(["--set".into(), change.into()]);

@@ -78,7 +78,8 @@ impl View {
 
     /// Whether query i of `queries` sees key j of `keys`: `[B or 1, queries, keys]`. Quadratic: for inspection.
     pub fn visible(&self, queries: usize, keys: usize, device: &Device) -> Tensor<3, Bool> {
-        let tile = Tile { queries: 0..queries, full: Vec::new(), partial: vec![0..keys] };
+        let partial = std::iter::once(0..keys).collect();
+        let tile = Tile { queries: 0..queries, full: Vec::new(), partial };
         let (mask, rows, _) = self.mask(&tile);
         let seen: Vec<bool> = mask.into_iter().map(|m| m == 0.0).collect();
         Tensor::from_data(TensorData::new(seen, [rows, queries, keys]), device)
@@ -158,19 +159,16 @@ impl Attention {
     fn exponentials(&self, scores: Tensor<4>, index: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [batch, groups, rows, m] = scores.dims();
         let device = scores.device();
-        let fused = self.on_cpu(scores, index, |scores, mask| cpu::exponentials(scores, m, mask));
-        match fused {
-            Ok((e, (largest, sums))) => {
-                let column = |values| Tensor::from_data(TensorData::new(values, [batch, groups, rows, 1]), &device);
-                (e, column(largest), column(sums))
-            }
-            Err(scores) => {
-                let scores = self.masked(scores, index);
-                let largest = scores.clone().max_dim(3);
-                let e = (scores - largest.clone()).exp();
-                (e.clone(), largest, e.sum_dim(3))
-            }
+        if cpu::is_flex(&scores) {
+            let exponentials = |scores: &mut [f32], mask: &cpu::Mask| cpu::exponentials(scores, m, mask);
+            let (e, (largest, sums)) = self.on_cpu(scores, index, exponentials);
+            let column = |values| Tensor::from_data(TensorData::new(values, [batch, groups, rows, 1]), &device);
+            return (e, column(largest), column(sums));
         }
+        let scores = self.masked(scores, index);
+        let largest = scores.clone().max_dim(3);
+        let e = (scores - largest.clone()).exp();
+        (e.clone(), largest, e.sum_dim(3))
     }
 
     /// p = exp(scores + mask − normaliser) and p·(gradient − delta).
@@ -187,17 +185,14 @@ impl Attention {
             let p = (self.masked(scores, index) - normaliser).exp();
             return (p.clone(), p * (gradient - delta));
         }
-        let both = self.on_cpu(scores, index, |scores, mask| {
+        let (p, (ds, ())) = self.on_cpu(scores, index, |scores, mask| {
             cpu::update(gradient, |gradient| {
                 cpu::read(&normaliser, |normaliser| {
                     cpu::read(&delta, |delta| cpu::softmax_gradients(scores, gradient, m, mask, normaliser, delta));
                 });
             })
         });
-        match both {
-            Ok((p, Ok((ds, ())))) => (p, ds),
-            _ => unreachable!("all tensors of a pass are on one device"),
-        }
+        (p, ds)
     }
 
     fn masked(&self, scores: Tensor<4>, index: usize) -> Tensor<4> {
@@ -216,10 +211,7 @@ impl Attention {
         scores: Tensor<4>,
         index: usize,
         f: impl FnOnce(&mut [f32], &cpu::Mask) -> R,
-    ) -> Result<(Tensor<4>, R), Tensor<4>> {
-        if !cpu::is_flex(&scores) {
-            return Err(scores);
-        }
+    ) -> (Tensor<4>, R) {
         let [_, groups, rows, _] = scores.dims();
         let tile = &self.0.tiles()[index];
         let n = tile.queries.len();

@@ -312,16 +312,9 @@ versions! {
     }
 }
 
-/// Runs `f` on the elements of a tensor on the device `Flex` in f32, in order; any other tensor comes back as it was.
+/// Runs `f` on the elements of a tensor for which [`is_flex`] holds, in order, and gives back what it has made of them.
 #[cfg(feature = "flex")]
-pub(super) fn update<const D: usize, R>(
-    tensor: Tensor<D>,
-    f: impl FnOnce(&mut [f32]) -> R,
-) -> Result<(Tensor<D>, R), Tensor<D>> {
-    use burn::backend::Flex;
-    if !is_flex(&tensor) {
-        return Err(tensor);
-    }
+pub(super) fn update<const D: usize, R>(tensor: Tensor<D>, f: impl FnOnce(&mut [f32]) -> R) -> (Tensor<D>, R) {
     let mut primitive = primitive(tensor);
     let len = primitive.layout().num_elements();
     let whole = primitive.layout().start_offset() == 0 && primitive.bytes().len() == len * size_of::<f32>();
@@ -331,7 +324,7 @@ pub(super) fn update<const D: usize, R>(
         primitive = burn::backend::flex::FlexTensor::from_data(TensorData::new(values, shape));
     }
     let result = f(primitive.storage_mut::<f32>());
-    Ok((Tensor::from_primitive::<Flex>(primitive), result))
+    (Tensor::from_primitive::<burn::backend::Flex>(primitive), result)
 }
 
 /// Runs `f` on the elements of a tensor for which [`is_flex`] holds, in order.
@@ -361,9 +354,9 @@ mod absent {
 
     pub(in super::super) fn update<const D: usize, R>(
         tensor: Tensor<D>,
-        _f: impl FnOnce(&mut [f32]) -> R,
-    ) -> Result<(Tensor<D>, R), Tensor<D>> {
-        Err(tensor)
+        f: impl FnOnce(&mut [f32]) -> R,
+    ) -> (Tensor<D>, R) {
+        (tensor, f(&mut []))
     }
 
     pub(in super::super) fn read<const D: usize, R>(_tensor: &Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {

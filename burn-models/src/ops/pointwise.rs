@@ -2,7 +2,7 @@
 
 use burn::backend::DispatchTensor;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use super::cpu;
 use super::function::{Function, InputGradients, Inputs, call};
@@ -22,9 +22,10 @@ impl Function for SwiGlu {
     fn forward(&self, [gate, up, _]: Inputs, keep: bool) -> (DispatchTensor, Vec<DispatchTensor>) {
         let kept = if keep { vec![gate.clone(), up.clone()] } else { Vec::new() };
         let (gate, up) = (Tensor::<1>::from_dispatch(gate), Tensor::<1>::from_dispatch(up));
-        let value = match cpu::update(up, |up| cpu::read(&gate, |gate| cpu::swiglu(gate, up))) {
-            Ok((value, ())) => value,
-            Err(up) => gate.clone() * sigmoid(gate) * up,
+        let value = if cpu::is_flex(&up) {
+            cpu::update(up, |up| cpu::read(&gate, |gate| cpu::swiglu(gate, up))).0
+        } else {
+            gate.clone() * sigmoid(gate) * up
         };
         (value.into_dispatch(), kept)
     }
@@ -34,10 +35,9 @@ impl Function for SwiGlu {
         let (Some(gate), Some(up)) = (kept.next(), kept.next()) else { return [None, None, None] };
         let gradient = Tensor::<1>::from_dispatch(gradient);
         if cpu::is_flex(&gate) {
-            let both = cpu::update(gate, |gate| {
+            let (gate, (up, ())) = cpu::update(gate, |gate| {
                 cpu::update(up, |up| cpu::read(&gradient, |dy| cpu::swiglu_gradients(gate, up, dy)))
             });
-            let Ok((gate, Ok((up, ())))) = both else { return [None, None, None] };
             return [Some(gate.into_dispatch()), Some(up.into_dispatch()), None];
         }
         let s = sigmoid(gate.clone());
@@ -76,16 +76,13 @@ impl Function for RmsNorm {
         let mut kept = if keep { vec![x.clone(), weight.clone()] } else { Vec::new() };
         let (x, weight) = (Tensor::<2>::from_dispatch(x), Tensor::<1>::from_dispatch(weight));
         let (dtype, device, rows) = (x.dtype(), x.device(), x.dims()[0]);
-        let norm = |x: &mut [f32]| cpu::read(&weight, |w| cpu::rms_norm(x, w, self.epsilon as f32));
-        let x = if weight.dtype() == dtype { cpu::update(x, norm) } else { Err(x) };
-        let (value, scales) = match x {
-            Ok((value, scales)) => {
-                (value, Tensor::from_data(burn::tensor::TensorData::new(scales, [rows, 1]), &device))
-            }
-            Err(x) => {
-                let (x, scales) = self.scales(x);
-                ((x * scales.clone()).cast(dtype) * weight.unsqueeze(), scales)
-            }
+        let (value, scales) = if cpu::is_flex(&x) && weight.dtype() == dtype {
+            let norm = |x: &mut [f32]| cpu::read(&weight, |w| cpu::rms_norm(x, w, self.epsilon as f32));
+            let (value, scales) = cpu::update(x, norm);
+            (value, Tensor::from_data(TensorData::new(scales, [rows, 1]), &device))
+        } else {
+            let (x, scales) = self.scales(x);
+            ((x * scales.clone()).cast(dtype) * weight.unsqueeze(), scales)
         };
         if keep {
             kept.push(scales.into_dispatch());
@@ -108,21 +105,18 @@ impl Function for RmsNorm {
             sum.reshape([-1]).cast(weight.dtype()).into_dispatch()
         });
         let d_x = needed[0].then(|| {
-            let fused = |g: &mut [f32]| {
-                cpu::read(&x, |x| {
-                    cpu::read(&weight, |w| cpu::read(&scales, |scales| cpu::rms_norm_gradient(x, w, scales, g)))
-                });
-            };
-            let gradient =
-                if cpu::is_flex(&x) && weight.dtype() == dtype { cpu::update(gradient, fused) } else { Err(gradient) };
-            let d_x = match gradient {
-                Ok((d_x, ())) => d_x,
-                Err(gradient) => {
-                    let x = x.clone().cast(DType::F32);
-                    let g = (gradient * weight.clone().unsqueeze()).cast(DType::F32);
-                    let along = (g.clone() * x.clone()).mean_dim(1) * scales.clone() * scales.clone();
-                    ((g - x * along) * scales.clone()).cast(dtype)
-                }
+            let d_x = if cpu::is_flex(&x) && weight.dtype() == dtype {
+                let fused = |g: &mut [f32]| {
+                    cpu::read(&x, |x| {
+                        cpu::read(&weight, |w| cpu::read(&scales, |scales| cpu::rms_norm_gradient(x, w, scales, g)))
+                    });
+                };
+                cpu::update(gradient, fused).0
+            } else {
+                let x = x.clone().cast(DType::F32);
+                let g = (gradient * weight.clone().unsqueeze()).cast(DType::F32);
+                let along = (g.clone() * x.clone()).mean_dim(1) * scales.clone() * scales.clone();
+                ((g - x * along) * scales.clone()).cast(dtype)
             };
             d_x.into_dispatch()
         });
@@ -157,20 +151,16 @@ impl Rotate {
         let angles = cos.dims()[0];
         // A row of x is (batch, head, place), a row of the angles (batch, place).
         let row = |row: usize| (row / (heads * length)) % angles * length + row % length;
-        let turned = if angles == batch || angles == 1 {
-            cpu::update(x, |x| cpu::read(cos, |cos| cpu::read(sin, |sin| cpu::rotate(x, cos, sin, half, sign, &row))))
-        } else {
-            Err(x)
-        };
-        turned.map_or_else(
-            |x| {
-                let (a, b) = (x.clone().slice_dim(3, 0..half), x.slice_dim(3, half..width));
-                let sin = sin.clone() * sign;
-                let first = a.clone() * cos.clone() - b.clone() * sin.clone();
-                Tensor::cat(vec![first, b * cos.clone() + a * sin], 3)
-            },
-            |(x, ())| x,
-        )
+        if cpu::is_flex(&x) && (angles == batch || angles == 1) {
+            let turn = |x: &mut [f32]| {
+                cpu::read(cos, |cos| cpu::read(sin, |sin| cpu::rotate(x, cos, sin, half, sign, &row)));
+            };
+            return cpu::update(x, turn).0;
+        }
+        let (a, b) = (x.clone().slice_dim(3, 0..half), x.slice_dim(3, half..width));
+        let sin = sin.clone() * sign;
+        let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+        Tensor::cat(vec![first, b * cos.clone() + a * sin], 3)
     }
 }
 

@@ -71,18 +71,15 @@ impl CrossEntropy {
         let width = logits.dims()[1];
         let device = logits.device();
         let picked = logits.clone().gather(1, targets.reshape([n, 1]));
-        let none = cpu::Mask { values: &[], width: 0, row: &|_| 0 };
-        match cpu::update(logits, |logits| cpu::exponentials(logits, width, &none)) {
-            Ok((e, (largest, sums))) => {
-                let column = |values| Tensor::from_data(TensorData::new(values, [n, 1]), &device);
-                Softmax { e, largest: column(largest), sums: column(sums), picked }
-            }
-            Err(logits) => {
-                let largest = logits.clone().max_dim(1);
-                let e = (logits - largest.clone()).exp();
-                Softmax { e: e.clone(), largest, sums: e.sum_dim(1), picked }
-            }
+        if cpu::is_flex(&logits) {
+            let none = cpu::Mask { values: &[], width: 0, row: &|_| 0 };
+            let (e, (largest, sums)) = cpu::update(logits, |logits| cpu::exponentials(logits, width, &none));
+            let column = |values| Tensor::from_data(TensorData::new(values, [n, 1]), &device);
+            return Softmax { e, largest: column(largest), sums: column(sums), picked };
         }
+        let largest = logits.clone().max_dim(1);
+        let e = (logits - largest.clone()).exp();
+        Softmax { e: e.clone(), largest, sums: e.sum_dim(1), picked }
     }
 
     fn chunks(&self) -> impl Iterator<Item = std::ops::Range<usize>> {

@@ -119,7 +119,8 @@ pub(super) fn samples(case: Case, shape: &Shape) -> Vec<Supervised> {
         let mask = (0..all.len()).map(|at| at >= shape.length + QUESTION).collect();
         Supervised { ids: all, mask }
     };
-    let groups = (0..shape.groups).flat_map(|group| ANSWERS.iter().enumerate().map(move |(n, answer)| (group, n, *answer)));
+    let groups =
+        (0..shape.groups).flat_map(|group| ANSWERS.iter().enumerate().map(move |(n, answer)| (group, n, *answer)));
     groups.map(|(group, n, answer)| question(group, n, answer)).collect()
 }
 

@@ -5,6 +5,7 @@
 //! - [`utility`]: how well a ranking of workflows by prediction agrees with the ranking by truth (Precision@K).
 //! - [`glow`]: all metrics of a GLOW evaluation in one flat table.
 //! - [`graph_questions`]: scoring of generated answers to questions about graphs.
+//! - [`yes_no`]: reading a Yes or a No out of a generated text.
 //!
 //! A metric that is not defined for its input (the utility of one workflow, the AUROC of one class) is `None`, never NaN.
 
@@ -14,6 +15,7 @@ pub mod glow;
 pub mod graph_questions;
 pub mod rank;
 pub mod utility;
+pub mod yes_no;
 
 pub use error::{Error, Result};
 pub use glow::{GlowMetrics, ScoredRecord};

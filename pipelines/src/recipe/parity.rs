@@ -34,7 +34,7 @@ pub(super) fn rewrite(recipe: &mut Recipe) -> Vec<Change> {
                 Stage::Embed(stage) => embed(&mut set, stage),
                 Stage::GlowTrain(stage) => glow_train(&mut set, stage),
                 Stage::GlowEval(stage) => glow_eval(&mut set, stage),
-                Stage::Sft(_) | Stage::MergeLora(_) => {}
+                _ => {}
             }
         }
     }

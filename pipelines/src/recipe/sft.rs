@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
 use super::source::Source;
 use crate::learners::Recompute;
-use crate::train::Schedule;
+use crate::train::{Direction, Schedule};
 
 /// Trains a decoder on the assistant's turns of chats, through a LoRA adapter or in full. The loss is the mean
 /// cross-entropy over the supervised tokens of one optimizer step.
@@ -19,7 +19,7 @@ pub struct Sft {
     pub name: Option<String>,
     /// The decoder to train.
     pub model: Source,
-    /// A `GraphQuestions` stage, `Chat` data, or the path of such.
+    /// A `GraphQuestions` or `JudgeChats` stage, `Chat` data, or the path of such.
     pub data: Source,
     /// The adapter to train. Default none: all weights are trained.
     #[serde(default)]
@@ -68,7 +68,7 @@ pub struct Sft {
     #[serde(default = "Sft::default_lr_schedule")]
     pub schedule: Schedule,
     /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, or
-    /// `test.jsonl` of a folder. Default none.
+    /// `val.jsonl`, else `test.jsonl`, of a folder. Default none.
     #[serde(default)]
     pub eval: Option<Evaluation>,
     /// Ends training when evaluation no longer improves; needs `eval`. Default none.
@@ -139,6 +139,29 @@ pub struct Evaluation {
     /// Evaluates on so many records only, always the same ones, drawn by chance; rounded up to whole steps. Default all.
     #[serde(default)]
     pub max_records: Option<usize>,
+    /// What makes the best model. Default `ValLoss`.
+    #[serde(default)]
+    pub select_by: BestBy,
+}
+
+/// The validation score that chooses the best step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BestBy {
+    /// Lowest loss.
+    #[default]
+    ValLoss,
+    /// Highest share of right tokens; of right verdicts, for a value head.
+    ValAccuracy,
+}
+
+impl BestBy {
+    /// The score's name in logs, and which way it improves.
+    pub fn score(self) -> (&'static str, Direction) {
+        match self {
+            Self::ValLoss => ("loss", Direction::Lowest),
+            Self::ValAccuracy => ("accuracy", Direction::Highest),
+        }
+    }
 }
 
 /// When to give up on improvement.
@@ -147,7 +170,7 @@ pub struct Evaluation {
 pub struct EarlyStopping {
     /// Evaluations in a row without improvement after which training ends.
     pub patience: usize,
-    /// The loss has to fall by more than this to count as improved. Default 0.
+    /// The loss has to fall, or the accuracy to rise, by more than this to count as improved. Default 0.
     #[serde(default)]
     pub min_delta: f64,
 }

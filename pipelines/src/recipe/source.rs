@@ -182,6 +182,7 @@ pub enum DataSource {
     Flora(PathBuf),
     /// Generated FLORA records with planted rules.
     Synthetic(SyntheticConfig),
-    /// A file of chats, one `{"messages": […]}` per line; or a folder with `train.jsonl` and, to evaluate on, `test.jsonl`.
+    /// A file of chats, one `{"messages": […]}` per line; or a folder with `train.jsonl` and, to evaluate on,
+    /// `val.jsonl` or `test.jsonl`.
     Chat(PathBuf),
 }

@@ -1,10 +1,14 @@
 //! The stages of a recipe.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Embed, GlowEval, GlowTrain, GraphQuestions, MergeLora, Sft, Source};
+use super::{
+    Embed, GlowEval, GlowTrain, GraphQuestions, JudgeChats, JudgeEval, JudgePrompted, MergeLora, Sft, Source,
+    ValueHeadTrain,
+};
 
 /// One step of an experiment: reads artefacts, writes artefacts into its own folder of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +27,14 @@ pub enum Stage {
     GlowTrain(GlowTrain),
     /// Evaluates a GLOW predictor.
     GlowEval(GlowEval),
+    /// Makes chats that ask for a verdict on a workflow.
+    JudgeChats(JudgeChats),
+    /// Trains a value head on a decoder.
+    ValueHeadTrain(ValueHeadTrain),
+    /// Evaluates a decoder as a judge.
+    JudgeEval(JudgeEval),
+    /// Evaluates a model behind a server as a judge.
+    JudgePrompted(JudgePrompted),
 }
 
 impl Stage {
@@ -35,6 +47,10 @@ impl Stage {
             Self::Embed(stage) => &stage.name,
             Self::GlowTrain(stage) => &stage.name,
             Self::GlowEval(stage) => &stage.name,
+            Self::JudgeChats(stage) => &stage.name,
+            Self::ValueHeadTrain(stage) => &stage.name,
+            Self::JudgeEval(stage) => &stage.name,
+            Self::JudgePrompted(stage) => &stage.name,
         };
         name.as_deref().unwrap_or(self.kind().as_str())
     }
@@ -48,6 +64,10 @@ impl Stage {
             Self::Embed(_) => StageKind::Embed,
             Self::GlowTrain(_) => StageKind::GlowTrain,
             Self::GlowEval(_) => StageKind::GlowEval,
+            Self::JudgeChats(_) => StageKind::JudgeChats,
+            Self::ValueHeadTrain(_) => StageKind::ValueHeadTrain,
+            Self::JudgeEval(_) => StageKind::JudgeEval,
+            Self::JudgePrompted(_) => StageKind::JudgePrompted,
         }
     }
 
@@ -60,6 +80,28 @@ impl Stage {
             Self::Embed(stage) => vec![("data", &stage.data), ("llm", &stage.llm), ("text", &stage.text)],
             Self::GlowTrain(stage) => vec![("embeddings", &stage.embeddings)],
             Self::GlowEval(stage) => vec![("weights", &stage.weights), ("embeddings", &stage.embeddings)],
+            Self::JudgeChats(stage) => vec![("data", &stage.data), ("model", &stage.model)],
+            Self::ValueHeadTrain(stage) => vec![("data", &stage.data), ("model", &stage.model)],
+            Self::JudgeEval(stage) => {
+                let mut inputs = vec![("data", &stage.data), ("model", &stage.model)];
+                inputs.extend(stage.adapter.iter().map(|adapter| ("adapter", adapter)));
+                inputs.extend(stage.value_head.iter().map(|head| ("value_head", head)));
+                inputs
+            }
+            Self::JudgePrompted(stage) => vec![("data", &stage.data)],
+        }
+    }
+
+    /// The file of prompt templates that the stage reads, where it names one.
+    pub fn templates(&self) -> Option<&Path> {
+        match self {
+            Self::GraphQuestions(stage) => stage.templates.as_deref(),
+            Self::Embed(stage) => stage.templates.as_deref(),
+            Self::JudgeChats(stage) => stage.templates.as_deref(),
+            Self::ValueHeadTrain(stage) => stage.templates.as_deref(),
+            Self::JudgeEval(stage) => stage.templates.as_deref(),
+            Self::JudgePrompted(stage) => stage.templates.as_deref(),
+            _ => None,
         }
     }
 
@@ -71,7 +113,9 @@ impl Stage {
             Self::MergeLora(_) => Some(Artifact::Decoder),
             Self::Embed(_) => Some(Artifact::Embeddings),
             Self::GlowTrain(_) => Some(Artifact::Predictor),
-            Self::GlowEval(_) => None,
+            Self::GlowEval(_) | Self::JudgeEval(_) | Self::JudgePrompted(_) => None,
+            Self::JudgeChats(_) => Some(Artifact::Chats),
+            Self::ValueHeadTrain(_) => Some(Artifact::ValueHead),
         }
     }
 }
@@ -86,6 +130,10 @@ pub enum StageKind {
     Embed,
     GlowTrain,
     GlowEval,
+    JudgeChats,
+    ValueHeadTrain,
+    JudgeEval,
+    JudgePrompted,
 }
 
 impl StageKind {
@@ -98,15 +146,20 @@ impl StageKind {
             Self::Embed => "embed",
             Self::GlowTrain => "glow-train",
             Self::GlowEval => "glow-eval",
+            Self::JudgeChats => "judge-chats",
+            Self::ValueHeadTrain => "value-head",
+            Self::JudgeEval => "judge-eval",
+            Self::JudgePrompted => "judge-prompted",
         }
     }
 
     /// What the stage needs in the field that [`Stage::inputs`] names.
     pub(crate) fn needs(self, field: &str) -> Artifact {
         match (self, field) {
-            (Self::GraphQuestions | Self::Embed, "data") => Artifact::Flora,
             (Self::Sft, "data") => Artifact::Chats,
-            (Self::MergeLora, "adapter") => Artifact::Adapter,
+            (_, "data") => Artifact::Flora,
+            (_, "adapter") => Artifact::Adapter,
+            (_, "value_head") => Artifact::ValueHead,
             (Self::Embed, "text") => Artifact::Encoder,
             (Self::GlowTrain | Self::GlowEval, "embeddings") => Artifact::Embeddings,
             (Self::GlowEval, "weights") => Artifact::Predictor,
@@ -138,6 +191,8 @@ pub enum Artifact {
     Embeddings,
     /// A trained GLOW predictor.
     Predictor,
+    /// A value head with the adapter that was trained along, of no use without their base.
+    ValueHead,
 }
 
 /// With its article, as in "a decoder".
@@ -151,6 +206,7 @@ impl fmt::Display for Artifact {
             Self::Adapter => "a LoRA adapter",
             Self::Embeddings => "embeddings",
             Self::Predictor => "a GLOW predictor",
+            Self::ValueHead => "a value head",
         })
     }
 }

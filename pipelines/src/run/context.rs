@@ -3,7 +3,10 @@
 use super::error::Error;
 use super::folder::RunFolder;
 use super::hashes::Hashes;
-use super::{embed, glow_eval, glow_train, graph_questions, merge_lora, sft, sources};
+use super::{
+    embed, glow_eval, glow_train, graph_questions, judge_chats, judge_eval, judge_prompted, merge_lora, sft, sources,
+    value_head,
+};
 use crate::recipe::{DataSource, ModelSource, Recipe, Source, Stage};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
@@ -159,7 +162,7 @@ impl StageContext<'_> {
             };
             found.insert(format!("{index} {field} {source}"), hash);
         }
-        if let Some(templates) = templates(stage) {
+        if let Some(templates) = stage.templates() {
             found.insert("templates".into(), hashes.of(templates)?);
         }
         Ok(found)
@@ -213,15 +216,10 @@ impl StageContext<'_> {
             Stage::Embed(stage) => embed::run(self, stage),
             Stage::GlowTrain(stage) => glow_train::run(self, stage),
             Stage::GlowEval(stage) => glow_eval::run(self, stage),
+            Stage::JudgeChats(stage) => judge_chats::run(self, stage),
+            Stage::ValueHeadTrain(stage) => value_head::run(self, stage),
+            Stage::JudgeEval(stage) => judge_eval::run(self, stage),
+            Stage::JudgePrompted(stage) => judge_prompted::run(self, stage),
         }
-    }
-}
-
-/// The template file of a stage, which is an input too.
-fn templates(stage: &Stage) -> Option<&Path> {
-    match stage {
-        Stage::GraphQuestions(stage) => stage.templates.as_deref(),
-        Stage::Embed(stage) => stage.templates.as_deref(),
-        _ => None,
     }
 }

@@ -215,25 +215,18 @@ fn encode_prompt(
     truncation: Truncation,
 ) -> Result<(Vec<u32>, bool), Error> {
     let encode = |text: &str| tokenizer.encode_chat(&[Message::user(text)], None, &ChatOptions::prompt());
-    let mut ids = encode(&prompt.text)?;
-    if ids.len() <= limit {
-        return Ok((ids, false));
-    }
     if truncation == Truncation::Right {
+        let mut ids = encode(&prompt.text)?;
+        let cut = ids.len() > limit;
         ids.truncate(limit);
-        return Ok((ids, true));
+        return Ok((ids, cut));
     }
-    let (head, tail) = (&prompt.text[..prompt.nodes.start], &prompt.text[prompt.nodes.end..]);
-    let nodes = &prompt.text[prompt.nodes.clone()];
-    let ends: Vec<usize> = nodes.char_indices().map(|(i, _)| i).collect();
-    let shortened = |kept: usize| encode(&format!("{head}{}{tail}", &nodes[..ends.get(kept).copied().unwrap_or(0)]));
-    // The most characters that still fit; more characters are never fewer tokens by more than a merge at the cut.
-    let (mut low, mut high) = (0, ends.len().saturating_sub(1));
-    while low < high {
-        let middle = (low + high).div_ceil(2);
-        if shortened(middle)?.len() <= limit { low = middle } else { high = middle - 1 }
-    }
-    let mut ids = shortened(low)?;
+    let fitted = prompt.fit(limit, |text| {
+        let ids = encode(text)?;
+        let size = ids.len();
+        Ok::<_, Error>((ids, size))
+    })?;
+    let mut ids = fitted.value;
     ids.truncate(limit);
-    Ok((ids, true))
+    Ok((ids, fitted.cut))
 }

@@ -78,6 +78,9 @@ pub enum Error {
     /// Training stopped.
     #[error(transparent)]
     Train(#[from] crate::train::Error),
+    /// A server does not answer.
+    #[error(transparent)]
+    Client(#[from] crate::client::Error),
     /// A manifest or log cannot be read or written.
     #[error(transparent)]
     Report(#[from] crate::report::Error),

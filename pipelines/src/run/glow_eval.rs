@@ -52,7 +52,7 @@ pub(super) fn run(context: &StageContext, stage: &GlowEval) -> Result<StageEnd, 
     Ok(StageEnd::done(metrics, &artefacts))
 }
 
-fn write_scores(path: &Path, scored: &[ScoredRecord]) -> Result<(), Error> {
+pub(super) fn write_scores(path: &Path, scored: &[ScoredRecord]) -> Result<(), Error> {
     let mut file = AtomicFile::create(path)?;
     for record in scored {
         let line = serde_json::to_string(record).map_err(|e| Error::io(path)(e.into()))?;

@@ -2,6 +2,7 @@
 //!
 //! What is on disk, and when a stage counts as finished, is described in [`folder`].
 
+mod answers;
 mod context;
 mod embed;
 mod embedded;
@@ -11,11 +12,16 @@ mod glow_eval;
 mod glow_train;
 mod graph_questions;
 mod hashes;
+mod judge_chats;
+mod judge_data;
+mod judge_eval;
+mod judge_prompted;
 mod merge_lora;
 mod predictor;
 mod scratch;
 mod sft;
 mod sources;
+mod value_head;
 mod warm_up;
 
 pub use context::{StageContext, StageEnd, be_quiet, is_quiet, say};
@@ -168,7 +174,7 @@ fn settings(stage: &Stage) -> Result<serde_json::Value, Error> {
 }
 
 /// Settings that change nothing about what a stage computes: an interrupted stage goes on when one of them changes.
-const WITHOUT_EFFECT: [&str; 2] = ["name", "checkpoint"];
+const WITHOUT_EFFECT: [&str; 3] = ["name", "checkpoint", "client"];
 
 /// See [`folder`].
 fn fingerprint(recipe: &Recipe, stage: &Stage, inputs: &BTreeMap<String, String>) -> Result<String, Error> {

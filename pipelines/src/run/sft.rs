@@ -3,10 +3,11 @@
 use super::context::{StageContext, StageEnd};
 use super::error::Error;
 use super::graph_questions::{TEST, TRAIN};
+use super::judge_chats::VAL;
 use super::merge_lora::copy_tokenizer;
 use crate::learners::{CausalLm, LmBatches};
-use crate::recipe::Sft;
-use crate::train::{Direction, EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, fit, stream};
+use crate::recipe::{BestBy, Sft};
+use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, fit, stream};
 use burn::module::Module;
 use burn_models::decoder::{Decoder, SaveModel};
 use burn_models::text::{ChatOptions, SuperviseOptions, Tokenizer, Turns};
@@ -85,14 +86,15 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
             batches(Arc::new(data), valid_plan, count)
         }
         (Some(_), None) => {
-            return Err(
-                context.error("`eval` needs held-out chats: train on a GraphQuestions stage with test workflows")
-            );
+            return Err(context
+                .error("`eval` needs held-out chats: a val.jsonl, or a GraphQuestions stage with test workflows"));
         }
         (None, _) => batches(train.clone(), train_plan.clone(), 0),
     };
 
-    let mut rule = EarlyStopping::new(Direction::Lowest, stage.early_stopping.as_ref().map(|e| e.patience));
+    let select_by = stage.eval.as_ref().map_or(BestBy::default(), |eval| eval.select_by);
+    let (score, direction) = select_by.score();
+    let mut rule = EarlyStopping::new(direction, stage.early_stopping.as_ref().map(|e| e.patience));
     rule.min_delta = stage.early_stopping.as_ref().map_or(0.0, |e| e.min_delta);
     let fit_options = FitOptions {
         label: context.label(),
@@ -105,7 +107,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         eval_every: stage.eval.as_ref().map(|e| e.every_steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,
-        select_by: "loss",
+        select_by: score,
         tie_break_by_loss: false,
         early_stopping: rule,
     };
@@ -135,7 +137,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         ("parameters".to_string(), Some(total as f64)),
     ]);
     if let Some((best, _)) = fitted.state.early_stopping.best {
-        metrics.insert("best_val_loss".to_string(), Some(best));
+        metrics.insert(format!("best_val_{score}"), Some(best));
     }
     let end = StageEnd::done(metrics, &[output.name(), "metrics.jsonl", "metrics.csv"]);
     Ok(end.after(fitted.earlier_seconds))
@@ -171,10 +173,10 @@ fn files(context: &StageContext, stage: &Sft) -> Result<(PathBuf, Option<PathBuf
     if !path.is_dir() {
         return Ok((path, None));
     }
-    let (train, valid) = (path.join(TRAIN), path.join(TEST));
+    let train = path.join(TRAIN);
     let filled = |file: &Path| std::fs::metadata(file).is_ok_and(|meta| meta.len() > 0);
     if !filled(&train) {
         return Err(context.input_error("data", &train, "there are no chats to train on"));
     }
-    Ok((train, filled(&valid).then_some(valid)))
+    Ok((train, [VAL, TEST].map(|name| path.join(name)).into_iter().find(|file| filled(file))))
 }

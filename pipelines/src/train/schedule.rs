@@ -33,6 +33,18 @@ pub enum Schedule {
         #[serde(default)]
         min_lr: f64,
     },
+    /// Linear warm-up from 0, then a power of what is left, down to `min_lr`: `min + (lr − min)·(1 − (s − W)/(T − W))^power`.
+    WarmupPolynomial {
+        /// Share of all steps spent on the warm-up, in [0, 1].
+        #[serde(default = "three_percent")]
+        warmup: f64,
+        /// The exponent; 1 is a straight line.
+        #[serde(default = "one")]
+        power: f64,
+        /// The rate at the end.
+        #[serde(default)]
+        min_lr: f64,
+    },
     /// `lr·gamma^⌊n / every⌋`, where `n` counts what the stage says (steps of a warm-up, epochs of a training).
     StepLr {
         /// After how many units the rate is multiplied.
@@ -46,12 +58,16 @@ fn three_percent() -> f64 {
     0.03
 }
 
+fn one() -> f64 {
+    1.0
+}
+
 impl Schedule {
     /// The rate of step `step` (from 0) out of `total`, for the base rate `lr`; `unit` is the number of steps that
     /// [`Schedule::StepLr`] counts as one.
     pub fn rate(&self, lr: f64, step: usize, total: usize, unit: usize) -> f64 {
         let warm = |share: f64| (share * total as f64).ceil() as usize;
-        let decay = |warmup: f64, shape: fn(f64) -> f64, min: f64| {
+        let decay = |warmup: f64, shape: &dyn Fn(f64) -> f64, min: f64| {
             let warmup = warm(warmup);
             if step < warmup {
                 return lr * step as f64 / warmup as f64;
@@ -61,11 +77,14 @@ impl Schedule {
             min + (lr - min) * shape(part)
         };
         match *self {
-            Schedule::Constant { warmup } => decay(warmup, |_| 1.0, 0.0),
+            Schedule::Constant { warmup } => decay(warmup, &|_| 1.0, 0.0),
             Schedule::WarmupCosine { warmup, min_lr } => {
-                decay(warmup, |part| 0.5 * (1.0 + (std::f64::consts::PI * part).cos()), min_lr)
+                decay(warmup, &|part| 0.5 * (1.0 + (std::f64::consts::PI * part).cos()), min_lr)
             }
-            Schedule::WarmupLinear { warmup, min_lr } => decay(warmup, |part| 1.0 - part, min_lr),
+            Schedule::WarmupLinear { warmup, min_lr } => decay(warmup, &|part| 1.0 - part, min_lr),
+            Schedule::WarmupPolynomial { warmup, power, min_lr } => {
+                decay(warmup, &|part| (1.0 - part).powf(power), min_lr)
+            }
             Schedule::StepLr { every, gamma } => lr * gamma.powi((step / unit.max(1) / every.max(1)) as i32),
         }
     }
@@ -115,6 +134,20 @@ mod tests {
             for inside in 0..per_epoch {
                 close(train.rate(1e-4, (epoch - 1) * per_epoch + inside, 1400, per_epoch), want);
             }
+        }
+    }
+
+    /// The published schedule of the fine-tuned judge: lr 1e-5, 3 % warm-up, power 1, end 1e-7. The numbers are
+    /// `transformers.get_polynomial_decay_schedule_with_warmup`'s formula by hand: with power 1, half way from step 30 to
+    /// 1000, `1e-7 + 9.9e-6·½`; with power 2, `1e-7 + 9.9e-6·¼`.
+    #[test]
+    fn warm_up_and_polynomial() {
+        let s = |power| Schedule::WarmupPolynomial { warmup: 0.03, power, min_lr: 1e-7 };
+        for (step, want) in [(0, 0.0), (15, 5e-6), (30, 1e-5), (515, 5.05e-6), (999, 1.1020619e-7), (1000, 1e-7)] {
+            close(s(1.0).rate(1e-5, step, 1000, 1), want);
+        }
+        for (step, want) in [(15, 5e-6), (30, 1e-5), (515, 2.575e-6), (1000, 1e-7)] {
+            close(s(2.0).rate(1e-5, step, 1000, 1), want);
         }
     }
 

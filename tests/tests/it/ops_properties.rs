@@ -94,7 +94,7 @@ proptest! {
             let tiles = (0..at.len()).step_by(tile).map(|first| {
                 let end = at.len().min(first + tile);
                 // The whole past, looked at one by one: the decoder's own tiles are compared below.
-                Tile { queries: first..end, full: Vec::new(), partial: vec![0..at[end - 1] as usize + 1] }
+                Tile { queries: first..end, full: Vec::new(), partial: std::iter::once(0..at[end - 1] as usize + 1).collect() }
             });
             let view = View::new(at.clone(), until.clone(), tiles.collect());
             let inputs = (

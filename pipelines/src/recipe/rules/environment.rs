@@ -13,7 +13,7 @@ use super::sources::inputs;
 use super::{Place, Report};
 use crate::Error;
 use crate::recipe::document::{load_templates, read_small, similar};
-use crate::recipe::{Artifact, DataSource, Dtype, InitModel, ModelSource, Source, Stage, StageKind, TokenizerSource};
+use crate::recipe::{Artifact, DataSource, Dtype, InitModel, ModelSource, Source, Stage, TokenizerSource};
 
 pub(super) fn check(report: &mut Report) {
     let recipe = report.recipe();
@@ -37,14 +37,16 @@ pub(super) fn check(report: &mut Report) {
     }
     for (index, stage) in recipe.stages.iter().enumerate() {
         for (place, field, source) in inputs(index, stage) {
-            input(report, &place, source, stage.kind(), field);
+            input(report, &place, source, stage, field);
         }
-        let templates = match stage {
-            Stage::GraphQuestions(stage) => stage.templates.as_deref(),
-            Stage::Embed(stage) => stage.templates.as_deref(),
-            _ => None,
-        };
-        if let Some(path) = templates {
+        if let Stage::JudgePrompted(prompted) = stage
+            && let Some(name) = prompted.client.key.as_deref().and_then(|key| key.strip_prefix("env:"))
+            && std::env::var_os(name).is_none_or(|key| key.is_empty())
+        {
+            let problem = report.at(&Place::stage(index).at("client.key"), format!("{name} is not set"));
+            report.push(problem.help(format!("put the key into the environment: export {name}=…")));
+        }
+        if let Some(path) = stage.templates() {
             let place = Place::stage(index).at("templates");
             match load_templates(path) {
                 Ok(_) => {}
@@ -66,6 +68,8 @@ fn device(report: &mut Report) {
         let dtype = match stage {
             Stage::Sft(stage) => stage.dtype,
             Stage::Embed(stage) => stage.dtype,
+            Stage::ValueHeadTrain(stage) => stage.dtype,
+            Stage::JudgeEval(stage) => stage.dtype,
             _ => Dtype::F32,
         };
         if !device.supports(dtype) {
@@ -77,10 +81,16 @@ fn device(report: &mut Report) {
 }
 
 /// What a stage reads from disk.
-fn input(report: &mut Report, place: &Place, source: &Source, kind: StageKind, field: &str) {
+fn input(report: &mut Report, place: &Place, source: &Source, stage: &Stage, field: &str) {
     let recipe = report.recipe();
-    let needed = kind.needs(field);
-    let splits: &[Split] = if kind == StageKind::Embed { &Split::ALL } else { &[Split::Train] };
+    let needed = stage.kind().needs(field);
+    let splits: &[Split] = match stage {
+        Stage::Embed(_) | Stage::JudgeChats(_) => &Split::ALL,
+        Stage::ValueHeadTrain(stage) if stage.eval.is_some() => &[Split::Train, Split::Val],
+        Stage::JudgeEval(stage) => std::slice::from_ref(&stage.split),
+        Stage::JudgePrompted(stage) => std::slice::from_ref(&stage.split),
+        _ => &[Split::Train],
+    };
     match source {
         Source::Model(key) => {
             if let Some(ModelSource::Path(path)) = recipe.models.get(key) {
@@ -100,6 +110,10 @@ fn input(report: &mut Report, place: &Place, source: &Source, kind: StageKind, f
             Artifact::Adapter => {
                 let path = within(path, "adapter", "adapter_config.json");
                 folder_with(report, place, &path, &["adapter_config.json", "adapter_model.safetensors"]);
+            }
+            Artifact::ValueHead => {
+                let path = within(path, "best", "value_head.json");
+                folder_with(report, place, &path, &["value_head.json", "model.safetensors"]);
             }
             Artifact::Embeddings | Artifact::Predictor => {
                 folder_with(report, place, path, &["manifest.json"]);

@@ -2,6 +2,7 @@
 //! reported at once.
 
 mod environment;
+mod judges;
 mod names;
 mod numbers;
 mod parity;

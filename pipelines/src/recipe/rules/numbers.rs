@@ -5,10 +5,11 @@ use std::path::Path;
 
 use datasets::synthetic::SyntheticConfig;
 
-use super::{Place, Report};
+use super::{Place, Report, judges};
+use crate::eval::UtilityOptions;
 use crate::recipe::{
-    AdamW, Checkpoint, DataSource, DecoderInit, Embed, EncoderInit, GlowEval, GlowTrain, GraphQuestions, InitModel,
-    MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
+    AdamW, Checkpoint, DataSource, DecoderInit, EarlyStopping, Embed, EncoderInit, Evaluation, GlowEval, GlowTrain,
+    GraphQuestions, InitModel, MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
 };
 
 /// Nobody waits for more.
@@ -42,13 +43,17 @@ pub(super) fn check(report: &mut Report) {
             Stage::Embed(stage) => embed(report, &place, stage),
             Stage::GlowTrain(stage) => glow_train(report, &place, stage),
             Stage::GlowEval(stage) => glow_eval(report, &place, stage),
+            Stage::JudgeChats(stage) => judges::chats(report, &place, stage),
+            Stage::ValueHeadTrain(stage) => judges::value_head(report, &place, stage),
+            Stage::JudgeEval(stage) => judges::eval(report, index, &place, stage),
+            Stage::JudgePrompted(stage) => judges::prompted(report, &place, stage),
         }
     }
 }
 
 impl Report<'_> {
     /// Counts that have to be 1 or more, and few enough that products of them with numbers of records are numbers too.
-    fn counts<const N: usize>(&mut self, place: &Place, fields: [(&str, usize); N]) {
+    pub(super) fn counts<const N: usize>(&mut self, place: &Place, fields: [(&str, usize); N]) {
         for (field, value) in fields {
             if value == 0 {
                 self.add(&place.at(field), format!("`{}` is 0, but has to be at least 1", last(field)));
@@ -60,14 +65,14 @@ impl Report<'_> {
     }
 
     /// A number that has to be finite and to lie in a range, which is given as a test and in words.
-    fn number(&mut self, place: &Place, field: &str, value: f64, fits: bool, range: &str) {
+    pub(super) fn number(&mut self, place: &Place, field: &str, value: f64, fits: bool, range: &str) {
         if !(fits && value.is_finite()) {
             self.add(&place.at(field), format!("`{}` is {value}, but has to be {range}", last(field)));
         }
     }
 }
 
-fn last(field: &str) -> &str {
+pub(super) fn last(field: &str) -> &str {
     field.rsplit('.').next().unwrap_or(field)
 }
 
@@ -126,7 +131,7 @@ fn synthetic(report: &mut Report, place: &Place, config: &SyntheticConfig) {
     }
 }
 
-fn optim(report: &mut Report, place: &Place, optim: &Optim) {
+pub(super) fn optim(report: &mut Report, place: &Place, optim: &Optim) {
     let Optim::AdamW(AdamW { lr, weight_decay, betas, eps }) = *optim;
     let place = place.at("optim");
     report.number(&place, "lr", lr, lr > 0.0, "above 0");
@@ -139,16 +144,21 @@ fn optim(report: &mut Report, place: &Place, optim: &Optim) {
     }
 }
 
-fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, optim: &Optim) {
+pub(super) fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, optim: &Optim) {
     let Optim::AdamW(AdamW { lr, .. }) = *optim;
     let place = place.at("schedule");
     match *schedule {
         Schedule::Constant { warmup } => share(report, &place, warmup),
-        Schedule::WarmupCosine { warmup, min_lr } | Schedule::WarmupLinear { warmup, min_lr } => {
+        Schedule::WarmupCosine { warmup, min_lr }
+        | Schedule::WarmupLinear { warmup, min_lr }
+        | Schedule::WarmupPolynomial { warmup, min_lr, .. } => {
             share(report, &place, warmup);
             // A learning rate that cannot be is reported by itself.
             let fits = min_lr >= 0.0 && (min_lr <= lr || lr.is_nan() || lr <= 0.0);
             report.number(&place, "min_lr", min_lr, fits, "between 0 and `lr`");
+            if let Schedule::WarmupPolynomial { power, .. } = *schedule {
+                report.number(&place, "power", power, power > 0.0, "above 0");
+            }
         }
         Schedule::StepLr { every, gamma } => {
             report.counts(&place, [("every", every)]);
@@ -161,13 +171,13 @@ fn share(report: &mut Report, place: &Place, warmup: f64) {
     report.number(place, "warmup", warmup, (0.0..1.0).contains(&warmup), "a share of all steps, in [0, 1)");
 }
 
-fn clip(report: &mut Report, place: &Place, clip: Option<f64>) {
+pub(super) fn clip(report: &mut Report, place: &Place, clip: Option<f64>) {
     if let Some(clip) = clip {
         report.number(place, "clip", clip, clip > 0.0, "above 0, or None");
     }
 }
 
-fn checkpoint(report: &mut Report, place: &Place, checkpoint: &Checkpoint) {
+pub(super) fn checkpoint(report: &mut Report, place: &Place, checkpoint: &Checkpoint) {
     let fields = [("checkpoint.every_steps", checkpoint.every_steps), ("checkpoint.keep", checkpoint.keep)];
     report.counts(place, fields);
 }
@@ -218,30 +228,39 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
     optim(report, place, &stage.optim);
     schedule(report, place, &stage.schedule, &stage.optim);
     clip(report, place, stage.clip);
-    if let Some(eval) = &stage.eval {
+    if stage.eval.is_some() && !holds_out(report.recipe(), &stage.data) {
+        let problem = report.at(&place.at("eval"), format!("{} holds nothing out to evaluate on", stage.data));
+        report.push(problem.help("a GraphQuestions stage does, and a folder with val.jsonl or test.jsonl"));
+    }
+    evaluation(report, place, stage.eval.as_ref(), stage.early_stopping.as_ref());
+    checkpoint(report, place, &stage.checkpoint);
+}
+
+pub(super) fn evaluation(
+    report: &mut Report,
+    place: &Place,
+    eval: Option<&Evaluation>,
+    early_stopping: Option<&EarlyStopping>,
+) {
+    if let Some(eval) = eval {
         let records = eval.max_records.unwrap_or(1);
         report.counts(place, [("eval.every_steps", eval.every_steps), ("eval.max_records", records)]);
-        if !holds_out(report.recipe(), &stage.data) {
-            let problem = report.at(&place.at("eval"), format!("{} holds nothing out to evaluate on", stage.data));
-            report.push(problem.help("a GraphQuestions stage does, and a folder with test.jsonl"));
-        }
     }
-    if let Some(stopping) = &stage.early_stopping {
+    if let Some(stopping) = early_stopping {
         report.counts(place, [("early_stopping.patience", stopping.patience)]);
         let min_delta = stopping.min_delta;
         report.number(place, "early_stopping.min_delta", min_delta, min_delta >= 0.0, "0 or above");
-        if stage.eval.is_none() {
+        if eval.is_none() {
             let problem =
                 report.at(&place.at("early_stopping"), "early stopping needs `eval`, which says when to look");
             report.push(problem.help("add eval: (every_steps: 100)"));
         }
     }
-    checkpoint(report, place, &stage.checkpoint);
 }
 
 /// Whether there is anything to evaluate on beside the data that a decoder is trained on.
 fn holds_out(recipe: &Recipe, data: &Source) -> bool {
-    let test = |path: &Path| path.join("test.jsonl").is_file();
+    let test = |path: &Path| ["val.jsonl", "test.jsonl"].iter().any(|name| path.join(name).is_file());
     match data {
         Source::Stage(name) => match recipe.stages.iter().find(|stage| stage.name() == name) {
             Some(Stage::GraphQuestions(stage)) => stage.test_workflows > 0,
@@ -256,7 +275,7 @@ fn holds_out(recipe: &Recipe, data: &Source) -> bool {
     }
 }
 
-fn lora(report: &mut Report, place: &Place, config: &burn_lora::LoraConfig) {
+pub(super) fn lora(report: &mut Report, place: &Place, config: &burn_lora::LoraConfig) {
     if let Err(burn_lora::Error::Config { key, problem }) = config.validate() {
         report.add(&place.at(key), format!("`{key}` {problem}"));
     }
@@ -358,9 +377,13 @@ fn glow_eval(report: &mut Report, place: &Place, stage: &GlowEval) {
         report.add(&place.at("checkpoints"), "`checkpoints` is empty: there is nothing to evaluate");
     }
     repeated(report, &place.at("checkpoints"), &stage.checkpoints);
-    let threshold = stage.threshold;
+    scoring(report, place, stage.threshold, &stage.utility);
+}
+
+/// What turns scores into metrics.
+pub(super) fn scoring(report: &mut Report, place: &Place, threshold: f64, utility: &UtilityOptions) {
     report.number(place, "threshold", threshold, (0.0..=1.0).contains(&threshold), "in [0, 1]");
-    if let Err(crate::eval::Error::Setting { setting, value, expected }) = stage.utility.validate() {
+    if let Err(crate::eval::Error::Setting { setting, value, expected }) = utility.validate() {
         report.add(&place.at(setting), format!("`{}` is {value}, but has to be {expected}", last(setting)));
     }
 }

@@ -1,6 +1,7 @@
 //! Batches that are larger than the data they are drawn from, where the recipe says how much data there is: generated data
 //! has a size before it exists.
 
+use datasets::Split;
 use datasets::graph_questions::{GraphQuestionsConfig, Schedule, TaskType};
 use datasets::synthetic::SyntheticConfig;
 
@@ -27,14 +28,26 @@ pub(super) fn check(report: &mut Report) {
                 {
                     batch(report, &place, "sequences_per_step", stage.sequences_per_step, questions, "questions");
                 }
+                if let Some(Stage::JudgeChats(judged)) = earlier(recipe, index, &stage.data)
+                    && let Some(data) = synthetic(recipe, &judged.data)
+                    && judged.target_ratio.is_none()
+                {
+                    let size = stage.sequences_per_step;
+                    batch(report, &place, "sequences_per_step", size, data.train, "training records");
+                }
             }
-            Stage::Embed(embed) => {
-                let (Source::Data(key), Some(data)) = (&embed.data, synthetic(recipe, &embed.data)) else { continue };
-                for (split, count) in [("train", data.train), ("val", data.val), ("test", data.test)] {
-                    if count == 0 {
-                        let message = format!("`{split}` is 0, but stage `{}` reads all three splits", stage.name());
-                        report.add(&Place::of("data").key(key).at(split), message);
-                    }
+            Stage::Embed(embed) => filled(report, stage, &embed.data, &Split::ALL),
+            Stage::JudgeChats(chats) => filled(report, stage, &chats.data, &Split::ALL),
+            Stage::JudgeEval(eval) => filled(report, stage, &eval.data, &[eval.split]),
+            Stage::JudgePrompted(eval) => filled(report, stage, &eval.data, &[eval.split]),
+            Stage::ValueHeadTrain(train) => {
+                let splits: &[Split] = if train.eval.is_some() { &[Split::Train, Split::Val] } else { &[Split::Train] };
+                filled(report, stage, &train.data, splits);
+                if let Some(data) = synthetic(recipe, &train.data)
+                    && train.target_ratio.is_none()
+                {
+                    let size = train.sequences_per_step;
+                    batch(report, &place, "sequences_per_step", size, data.train, "training records");
                 }
             }
             Stage::GlowTrain(stage) => {
@@ -52,6 +65,23 @@ pub(super) fn check(report: &mut Report) {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// The splits that a stage reads must have records.
+fn filled(report: &mut Report, stage: &Stage, source: &Source, splits: &[Split]) {
+    let (Source::Data(key), Some(data)) = (source, synthetic(report.recipe(), source)) else { return };
+    let reads = if splits.len() == Split::ALL.len() { "reads all three splits" } else { "reads this split" };
+    for split in splits {
+        let count = match split {
+            Split::Train => data.train,
+            Split::Val => data.val,
+            Split::Test => data.test,
+        };
+        if count == 0 {
+            let message = format!("`{split}` is 0, but stage `{}` {reads}", stage.name());
+            report.add(&Place::of("data").key(key).at(split.name()), message);
         }
     }
 }

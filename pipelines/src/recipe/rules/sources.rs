@@ -12,8 +12,14 @@ pub(super) fn check(report: &mut Report) {
                 sort(report, &place, source, stage.kind().needs(field), found);
             }
         }
-        if let Stage::MergeLora(merge) = stage {
-            same_base(report, index, &merge.base, &merge.adapter);
+        match stage {
+            Stage::MergeLora(merge) => same_base(report, index, "base", &merge.base, &merge.adapter),
+            Stage::JudgeEval(judge) => {
+                for trained in [&judge.adapter, &judge.value_head].into_iter().flatten() {
+                    same_base(report, index, "model", &judge.model, trained);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -117,8 +123,8 @@ fn sort(report: &mut Report, place: &Place, source: &Source, needed: Artifact, f
     });
 }
 
-/// An adapter only fits the model it was trained on.
-fn same_base(report: &mut Report, index: usize, base: &Source, adapter: &Source) {
+/// An adapter, and a value head, only fits the model it was trained on, which `field` has to name.
+fn same_base(report: &mut Report, index: usize, field: &str, base: &Source, adapter: &Source) {
     let recipe = report.recipe();
     let Source::Stage(name) = adapter else { return };
     let trained = recipe.stages[..index].iter().find(|stage| stage.name() == name);
@@ -129,15 +135,15 @@ fn same_base(report: &mut Report, index: usize, base: &Source, adapter: &Source)
         Source::Path(_) => true,
         Source::Data(_) => false,
     };
-    if let Some(Stage::Sft(trained)) = trained
-        && trained.lora.is_some()
-        && sound(&trained.model)
-        && sound(base)
-        && folder(recipe, &trained.model) != folder(recipe, base)
-    {
-        let message = format!("{adapter} was trained on {}, not on {base}", trained.model);
-        let problem = report.at(&Place::stage(index).at("base"), message);
-        report.push(problem.label(format!("expected {}", trained.model)));
+    let model = match trained {
+        Some(Stage::Sft(trained)) if trained.lora.is_some() => &trained.model,
+        Some(Stage::ValueHeadTrain(trained)) => &trained.model,
+        _ => return,
+    };
+    if sound(model) && sound(base) && folder(recipe, model) != folder(recipe, base) {
+        let problem =
+            report.at(&Place::stage(index).at(field), format!("{adapter} was trained on {model}, not on {base}"));
+        report.push(problem.label(format!("expected {model}")));
     }
 }
 
