@@ -19,7 +19,7 @@
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
-//! | [`bench`] | speed and memory, beside the usual way in Python |
+//! | [`mod@bench`] | speed and memory, beside the usual way in Python |
 //! | [`device`] | the only place that knows which devices there are |
 //! | [`cli`] | the command line and exit codes |
 //!

@@ -1,12 +1,12 @@
-"""What `hearth bench` measures, done the usual way: torch, transformers and peft.
+"""What `hearth bench` measures, done the usual way: torch, transformers, peft, PyTorch Geometric, sentence-transformers, networkx.
 
     bench.py CASE FOLDER THREADS
 
-FOLDER holds model/ (a Hugging Face folder), data.jsonl (`input_ids` and, for training, `mask`) and spec.json; twin.json is
-written into it. Needs: torch, transformers, peft (see requirements.txt).
+FOLDER holds model/, data.jsonl and spec.json, which every case has in the form it needs; twin.json is written into it.
+requirements.txt has what must be installed.
 
-Training is what transformers and peft give: batches of so many records in the order of the data, padded on the right, labels
-on the learned tokens, logits of all tokens. The GPU is used where there is one.
+Training of language models is what transformers and peft give: batches of so many records in the order of the data, padded on
+the right, labels on the learned tokens, logits of all tokens. GLOW is in glow.py. The GPU is used where there is one.
 """
 
 import json
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 
 def sync(device):
@@ -90,6 +89,92 @@ def decode(model, spec, rows, device):
     return {"count": (out.shape[1] - ids.shape[1]) * len(rows), "seconds": time.perf_counter() - start}
 
 
+def minilm(folder, spec, rows, device):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder / "model"), device=str(device))
+    texts = [row["text"] for row in rows]
+    if device.type == "cuda":
+        model.encode(texts, show_progress_bar=False)
+    start = time.perf_counter()
+    vectors = model.encode(texts, show_progress_bar=False)
+    return {"count": len(texts), "seconds": time.perf_counter() - start, "loss": float(vectors[0].sum())}
+
+
+def questions(folder, spec, rows, device):
+    """Three rounds of questions about every graph, asked of a networkx graph."""
+    import random
+
+    import networkx as nx
+
+    random.seed(1)
+    workflows = [({int(n): text for n, text in row["nodes"]}, row["edges"]) for row in rows]
+    start = time.perf_counter()
+    records = []
+    for number, (nodes, edges) in enumerate(workflows):
+        for turn in range(3):
+            graph = nx.DiGraph()
+            graph.add_nodes_from(nodes)
+            graph.add_edges_from(edges)
+            ids = list(graph.nodes)
+
+            def ask(kind, question, answer):
+                prompt = (
+                    "A directed graph, whose nodes carry texts.\n\n"
+                    f"Nodes: {nodes}\nEdges (source, target): {edges}\n\n{question}\n"
+                    "Write down your analysis, then the final answer between <answer> and </answer>."
+                )
+                messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+                records.append({"messages": messages, "task_type": kind, "id": str(len(records) + 1), "workflow": number})
+
+            node, which = random.choice(ids), random.choice(["in", "out", "average"])
+            if which == "in":
+                ask("DBP", f"What is the in-degree of node {node}?", str(graph.in_degree(node)))
+            elif which == "out":
+                ask("DBP", f"What is the out-degree of node {node}?", str(graph.out_degree(node)))
+            else:
+                mean = sum(degree for _, degree in graph.degree()) / graph.number_of_nodes()
+                ask("DBP", "What is the average degree?", f"{mean:.2f}")
+            node, which = random.choice(ids), random.choice(["in", "out"])
+            near = graph.predecessors(node) if which == "in" else graph.successors(node)
+            ask("DNE", f"List the {which} neighbours of node {node}.", str(sorted(near)))
+            node = random.choice(ids)
+            ask("NFP", f"What is the text of node {node}?", nodes[node])
+            source, target = random.sample(ids, 2)
+            if not nx.has_path(graph, source, target):
+                ask("REACH", f"Can node {source} reach node {target}?", "No")
+            elif random.random() < 0.5:
+                ask("REACH", f"Can node {source} reach node {target}?", "Yes")
+            else:
+                length = nx.shortest_path_length(graph, source, target)
+                ask("REACH", f"How long is the shortest path from {source} to {target}?", str(length))
+            if turn == 0:
+                ask("KNI", "List the sources.", str(sorted(n for n in ids if graph.in_degree(n) == 0)))
+            elif turn == 1:
+                ask("KNI", "List the sinks.", str(sorted(n for n in ids if graph.out_degree(n) == 0)))
+            if turn == 0:
+                if nx.is_directed_acyclic_graph(graph):
+                    ask("TSORT", "Give the topological order.", str(list(nx.lexicographical_topological_sort(graph))))
+                else:
+                    ask("TSORT", "Give the topological order.", "No valid topological order")
+    return {"count": len(records), "seconds": time.perf_counter() - start}
+
+
+def language(case, folder, spec, rows, device):
+    from transformers import AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).to(device).eval()
+    run = {"embed": embed, "decode": decode, "decode-batch": decode}.get(case, train)
+    return run(model, spec, rows, device)
+
+
+def glow(folder, spec, rows, device):
+    from glow import train
+
+    return train(folder, spec, rows, device)
+
+
 def main():
     case, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(threads)
@@ -97,10 +182,8 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = json.loads((folder / "spec.json").read_text())
     rows = [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()][: spec["records"]]
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).to(device).eval()
-    run = {"embed": embed, "decode": decode, "decode-batch": decode}.get(case, train)
-    figures = run(model, spec, rows, device)
+    run = {"glow": glow, "questions": questions, "minilm": minilm}.get(case)
+    figures = run(folder, spec, rows, device) if run else language(case, folder, spec, rows, device)
     figures.setdefault("loss", None)
     figures["peak_mib"] = (
         torch.cuda.max_memory_allocated() / 2**20

@@ -1,19 +1,4 @@
 //! The contrastive term: workflows that solve a task should be closer to each other than to those that do not.
-//!
-//! Within a group (the records of one task of the batch) an anchor `a` is compared with *positives* `p`, other records of
-//! its label, and *negatives* `n`, records of the other label. With a distance `d` and a margin `m`:
-//!
-//! | [`ContrastForm`] | terms of a group | gap of a term |
-//! | --- | --- | --- |
-//! | `BatchMean` (published) | anchors | mean_p d(a, p) − mean_n d(a, n) |
-//! | `BatchHard` | anchors | max_p d(a, p) − min_n d(a, n) |
-//! | `BatchAll` | triplets (a, p, n) | d(a, p) − d(a, n) |
-//! | `SemiHard` | pairs (a, p) | d(a, p) − d(a, n) of the nearest n beyond p, else of the farthest n |
-//! | `Random(k)` | k drawn triplets per anchor | d(a, p) − d(a, n) |
-//!
-//! A term costs `max(0, gap + m)`, or `ln(1 + e^gap)` with a soft margin; a group costs the mean of its terms, and the loss
-//! is the mean over groups and contrasted tokens. `BatchHard` and the soft margin are those of Hermans et al., *In Defense
-//! of the Triplet Loss*, arXiv 1703.07737; `SemiHard` is that of Schroff et al., *FaceNet*, arXiv 1503.03832.
 
 mod groups;
 
@@ -25,6 +10,21 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// Settings of the contrastive term.
+///
+/// Within a group (the records of one task of the batch) an anchor `a` is compared with *positives* `p`, other records of
+/// its label, and *negatives* `n`, records of the other label. With a distance `d` and a margin `m`:
+///
+/// | [`ContrastForm`] | terms of a group | gap of a term |
+/// | --- | --- | --- |
+/// | `BatchMean` (published) | anchors | mean_p d(a, p) − mean_n d(a, n) |
+/// | `BatchHard` | anchors | max_p d(a, p) − min_n d(a, n) |
+/// | `BatchAll` | triplets (a, p, n) | d(a, p) − d(a, n) |
+/// | `SemiHard` | pairs (a, p) | d(a, p) − d(a, n) of the nearest n beyond p, else of the farthest n |
+/// | `Random(k)` | k drawn triplets per anchor | d(a, p) − d(a, n) |
+///
+/// A term costs `max(0, gap + m)`, or `ln(1 + e^gap)` with a soft margin; a group costs the mean of its terms, and the loss
+/// is the mean over groups and contrasted tokens. `BatchHard` and the soft margin are those of Hermans et al., *In Defense
+/// of the Triplet Loss*, arXiv 1703.07737; `SemiHard` is that of Schroff et al., *FaceNet*, arXiv 1503.03832.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastConfig {
@@ -52,7 +52,7 @@ pub struct ContrastConfig {
     pub positive_at: f64,
 }
 
-/// Which records of a group are compared; see the [module](self).
+/// Which records of a group are compared. [`ContrastConfig`] has the terms of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum ContrastForm {

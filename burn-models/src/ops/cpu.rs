@@ -286,6 +286,49 @@ versions! {
     }
 }
 
+/// What [`adam`] multiplies by.
+#[derive(Clone, Copy)]
+pub(super) struct Adam {
+    pub(super) betas: [f32; 2],
+    pub(super) epsilon: f32,
+    /// What stays of a weight.
+    pub(super) kept: f32,
+    /// The rate over the first moment's correction.
+    pub(super) rate: f32,
+    /// One over the second moment's correction.
+    pub(super) second: f32,
+}
+
+/// A step of Adam, written over weights and moments.
+pub(super) fn adam(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], constants: Adam) {
+    let parts = w.par_chunks_mut(TASK).zip(g.par_chunks(TASK));
+    let parts = parts.zip(m.par_chunks_mut(TASK)).zip(v.par_chunks_mut(TASK));
+    parts.for_each(|(((w, g), m), v)| adam_of(w, g, m, v, constants));
+}
+
+versions! {
+    fn adam_of(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], constants: Adam) {
+        let Adam { betas: [beta_1, beta_2], epsilon, kept, rate, second } = constants;
+        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+            *m = beta_1 * *m + (1.0 - beta_1) * g;
+            *v = beta_2 * *v + (1.0 - beta_2) * g * g;
+            *w = *w * kept - rate * *m / ((*v * second).sqrt() + epsilon);
+        }
+    }
+}
+
+/// The sum of all squares; the same whatever the number of threads.
+pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
+    let parts: Vec<f32> = x.par_chunks(TASK).map(sum_of_squares_of).collect();
+    parts.into_iter().map(f64::from).sum::<f64>() as f32
+}
+
+versions! {
+    fn sum_of_squares_of(x: &[f32]) -> f32 {
+        dot(x, x, |a, b| a * b)
+    }
+}
+
 /// Which row of one matrix belongs to a row of another.
 type RowOf<'a> = &'a (dyn Fn(usize) -> usize + Sync);
 

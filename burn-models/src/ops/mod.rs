@@ -10,12 +10,14 @@
 //! products are our own (`cpu`), as its exponentials run on one thread, one at a time. Property tests compare each function
 //! and its gradient with its definition, composed of Burn's operations.
 
+mod adam;
 mod attention;
 mod cpu;
 mod function;
 mod pointwise;
 mod token_scores;
 
+pub use adam::{AdamStep, sum_of_squares};
 pub use attention::{Tile, View, attention};
 pub use pointwise::{Angles, rms_norm, rotate, swiglu};
 pub use token_scores::{Table, TokenScores, token_scores};

@@ -1,4 +1,4 @@
-//! The cases, as Hearth does them.
+//! The cases, as Hearth does them; those of the decoder in full.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use burn_models::generate::{GenerateConfig, generate};
 use datasets::sft::{Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 
 use super::data::{self, QUESTIONS, Shape, Spec};
-use super::{Case, Figures, Size};
+use super::{Case, Figures, Size, predictor, sentences};
 use crate::Result;
 use crate::cli::args::BenchArgs;
 use crate::embedding::{LlmPooling, embed_tokens};
@@ -24,6 +24,16 @@ use crate::train::Batches;
 
 /// Runs a case; leaves what a twin needs in `folder`.
 pub(super) fn run(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures> {
+    let figures = match case {
+        Case::Glow => predictor::train(args, folder),
+        Case::Questions => predictor::questions(args, folder),
+        Case::Minilm => sentences::embed(args, folder),
+        _ => language(case, args, folder),
+    };
+    Ok(Figures { peak_mib: peak_mib(), ..figures? })
+}
+
+fn language(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures> {
     let shape = Shape::of(case, args.size);
     let device = args.compute.init()?;
     let training = matches!(case, Case::Prefinetune | Case::PrefinetuneShort | Case::PrefinetuneVocab | Case::Long);
@@ -48,13 +58,11 @@ pub(super) fn run(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures
         let spec = serde_json::to_vec(&spec).map_err(std::io::Error::other)?;
         std::fs::write(folder.join("spec.json"), spec)?;
     }
-    let mut figures = match case {
-        Case::Embed => embed(&decoder, &shape, args, folder)?,
-        Case::Decode | Case::DecodeBatch => decode(&decoder, &shape, args, folder)?,
-        _ => train(case, decoder, &shape, args, folder, &device)?,
-    };
-    figures.peak_mib = peak_mib();
-    Ok(figures)
+    match case {
+        Case::Embed => embed(&decoder, &shape, args, folder),
+        Case::Decode | Case::DecodeBatch => decode(&decoder, &shape, args, folder),
+        _ => train(case, decoder, &shape, args, folder, &device),
+    }
 }
 
 /// What goes through the model at once: on a CPU more would only cost memory.
@@ -120,15 +128,7 @@ fn train(
     let mut task = CausalLm { decoder, recompute };
     let mut optimizer = Optim::AdamW(AdamW::new(1e-4)).init();
     let mut first = None;
-    let mut figures = Figures {
-        count: 0.0,
-        seconds: 0.0,
-        loss: None,
-        peak_mib: 0.0,
-        tokens: Some(0.0),
-        computed: Some(0.0),
-        flops: Some(0.0),
-    };
+    let mut figures = Figures { tokens: Some(0.0), computed: Some(0.0), flops: Some(0.0), ..Figures::new(0.0, 0.0) };
     for index in 0..batches.len() {
         let started = Instant::now();
         let step = batches.batch(index, device).map_err(|e| crate::Error::from(std::io::Error::other(e)))?;
@@ -192,8 +192,7 @@ fn decode(decoder: &Decoder, shape: &Shape, args: &BenchArgs, folder: &Path) -> 
 }
 
 fn timed(count: usize, started: Instant) -> Figures {
-    let seconds = started.elapsed().as_secs_f64();
-    Figures { count: count as f64, seconds, loss: None, peak_mib: 0.0, tokens: None, computed: None, flops: None }
+    Figures::new(count as f64, started.elapsed().as_secs_f64())
 }
 
 fn save_ids(path: &Path, sequences: &[Vec<u32>]) -> Result<()> {

@@ -86,7 +86,8 @@ impl Shape {
             (Case::Embed, Size::Tiny) => (6, 80),
             (Case::Embed, Size::Full) => (60, 900),
             (Case::Embed, Size::Large) => (500, 900),
-            (Case::Decode, _) => (1, 32),
+            // The cases without a decoder have sizes of their own.
+            (Case::Decode | Case::Glow | Case::Questions | Case::Minilm, _) => (1, 32),
             (Case::DecodeBatch, _) => (64, 32),
         };
         Self { decoder, groups, length }

@@ -6,6 +6,8 @@
 
 mod cases;
 mod data;
+mod predictor;
+mod sentences;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,12 @@ pub enum Case {
     Decode,
     /// Greedy decoding, 64 prompts
     DecodeBatch,
+    /// GLOW's training on 5,000 records in batches of 512, the embeddings at hand
+    Glow,
+    /// Fifteen questions about each of 2,000 workflow graphs
+    Questions,
+    /// Vectors of 2,000 sentences by an encoder of the shape of all-MiniLM-L6-v2
+    Minilm,
 }
 
 /// How large the work is.
@@ -57,7 +65,7 @@ pub struct Figures {
     pub count: f64,
     /// The time they took.
     pub seconds: f64,
-    /// Mean loss of the first step, where there is one: both sides must agree.
+    /// The loss of the fresh model on the data, or another number on which both sides must agree, where there is one.
     pub loss: Option<f64>,
     /// Peak memory of the process, MiB.
     pub peak_mib: f64,
@@ -67,9 +75,15 @@ pub struct Figures {
     /// Tokens that were computed.
     #[serde(default)]
     pub computed: Option<f64>,
-    /// Floating-point operations that the work needs at least, see [`data::flops`].
+    /// Floating-point operations that the work needs at least: forward pass, gradients of activations, head and attention.
     #[serde(default)]
     pub flops: Option<f64>,
+}
+
+impl Figures {
+    fn new(count: f64, seconds: f64) -> Self {
+        Self { count, seconds, loss: None, peak_mib: 0.0, tokens: None, computed: None, flops: None }
+    }
 }
 
 /// A line of the table.
@@ -92,8 +106,11 @@ impl Case {
     /// What is counted.
     fn unit(self) -> &'static str {
         match self {
-            Self::Prefinetune | Self::PrefinetuneShort | Self::PrefinetuneVocab | Self::Long => "records/s",
-            Self::Embed => "texts/s",
+            Self::Prefinetune | Self::PrefinetuneShort | Self::PrefinetuneVocab | Self::Long | Self::Glow => {
+                "records/s"
+            }
+            Self::Embed | Self::Minilm => "texts/s",
+            Self::Questions => "questions/s",
             Self::Decode | Self::DecodeBatch => "tokens/s",
         }
     }
@@ -164,7 +181,7 @@ fn read(path: &PathBuf) -> Result<Figures> {
 
 /// Rates, peaks and, where there is a twin, ratios.
 fn table(lines: &[Line], peak_tflops: Option<f64>) -> String {
-    let mut text = format!("{:<18} {:>10} {:<10} {:>9}", "case", "hearth", "", "MiB");
+    let mut text = format!("{:<18} {:>10} {:<11} {:>9}", "case", "hearth", "", "MiB");
     if lines.iter().any(|line| line.twin.is_some()) {
         text += &format!(" {:>10} {:>9} {:>7} {:>7}", "twin", "MiB", "speed", "memory");
     }
@@ -172,7 +189,7 @@ fn table(lines: &[Line], peak_tflops: Option<f64>) -> String {
     for Line { case, hearth, twin } in lines {
         let rate = |figures: &Figures| figures.count / figures.seconds;
         // Writing to a string cannot fail.
-        let _ = write!(text, "{:<18} {:>10.2} {:<10} {:>9.0}", case.name(), rate(hearth), case.unit(), hearth.peak_mib);
+        let _ = write!(text, "{:<18} {:>10.2} {:<11} {:>9.0}", case.name(), rate(hearth), case.unit(), hearth.peak_mib);
         if let Some(twin) = twin {
             let (speed, memory) = (rate(hearth) / rate(twin), hearth.peak_mib / twin.peak_mib);
             let _ = write!(text, " {:>10.2} {:>9.0} {speed:>6.1}x {memory:>6.2}x", rate(twin), twin.peak_mib);

@@ -1,8 +1,10 @@
 //! Settings that every training stage has: optimizer, checkpoints, number format.
 
-use burn::optim::{AdamWConfig, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
+
+use crate::train::FusedAdamW;
 
 /// Optimizer of a training stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,12 +23,8 @@ impl Optim {
     /// A fresh optimizer; the learning rate is given at every step.
     pub fn init(&self) -> ModuleOptimizer {
         let Self::AdamW(AdamW { weight_decay, betas, eps, .. }) = *self;
-        AdamWConfig::new()
-            .with_weight_decay(weight_decay as f32)
-            .with_beta_1(betas.0 as f32)
-            .with_beta_2(betas.1 as f32)
-            .with_epsilon(eps as f32)
-            .init()
+        let betas = [betas.0 as f32, betas.1 as f32];
+        FusedAdamW { betas, epsilon: eps as f32, weight_decay }.into()
     }
 }
 

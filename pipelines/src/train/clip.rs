@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
+use burn_models::ops::sum_of_squares;
 
 struct SumOfSquares<'a> {
     grads: &'a GradientsParams,
@@ -12,7 +13,7 @@ struct SumOfSquares<'a> {
 impl ModuleVisitor for SumOfSquares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.parts.push(grad.cast(DType::F32).square().sum());
+            self.parts.push(sum_of_squares(grad.cast(DType::F32)));
         }
     }
 }

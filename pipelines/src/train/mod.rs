@@ -17,6 +17,7 @@
 //! Everything random is drawn from a stream named by the seed, its purpose and the step, so nothing about a generator has
 //! to be saved: a continued run repeats the uninterrupted one bit for bit on a CPU device.
 
+mod adamw;
 mod batches;
 mod checkpoint;
 mod clip;
@@ -30,6 +31,7 @@ mod seeds;
 mod strategy;
 mod terminal;
 
+pub use adamw::FusedAdamW;
 pub use batches::{BatchLoader, Batches};
 pub use checkpoint::{Checkpoints, TrainState};
 pub use clip::{gradient_norm, scale_gradients};

@@ -33,6 +33,7 @@ mod recipe_parity;
 mod recipes;
 mod report;
 mod resume_and_kill;
+mod speed;
 mod text_properties;
 mod torch_layout;
 mod train_steps;
