@@ -42,9 +42,18 @@ impl LoraLinear {
 
     /// `x` `[.., in]` → `[.., out]`, in the type of `x` and W.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward_with(x, Dropout::forward)
+    }
+
+    /// [`forward`](Self::forward) with another implementation of dropout than Burn's.
+    pub fn forward_with<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        drop: impl Fn(&Dropout, Tensor<D>) -> Tensor<D>,
+    ) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         let Some(lora) = &self.lora else { return linear(x, self.weight.val(), bias) };
-        let y = lora.forward(x, self.weight.val());
+        let y = lora.forward(x.clone(), drop(&lora.dropout, x), self.weight.val());
         match bias {
             Some(bias) => y + bias.unsqueeze(),
             None => y,
@@ -91,10 +100,10 @@ impl LoraLinear {
 }
 
 impl Adapter {
-    /// x·W plus the adapter's part; with DoRA, the whole rescaled by m / ‖W + s·A·B‖ per output.
-    fn forward<const D: usize>(&self, x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+    /// x·W plus the adapter's part, for x and what dropout leaves of it; with DoRA, the whole rescaled by m / ‖W + s·A·B‖ per
+    /// output.
+    fn forward<const D: usize>(&self, x: Tensor<D>, dropped: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
         let dtype = x.dtype();
-        let dropped = self.dropout.forward(x.clone());
         // Scaled where it is narrowest.
         let low = linear(f32(dropped.clone()), self.lora_a.val(), None).mul_scalar(self.scale);
         let low = linear(low, self.lora_b.val(), None);

@@ -3,8 +3,9 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
-use burn::tensor::activation::leaky_relu;
 use burn::tensor::{Device, Tensor};
+
+use crate::ops::leaky_relu_dropout;
 
 /// Configuration of an [`Mlp`].
 #[derive(Config, Debug)]
@@ -58,7 +59,7 @@ impl Mlp {
         self.layers.iter().enumerate().fold(x, |x, (i, layer)| {
             let x = match i {
                 0 => x,
-                _ => self.dropout.forward(leaky_relu(x, self.negative_slope)),
+                _ => leaky_relu_dropout(&self.dropout, x, self.negative_slope),
             };
             layer.forward(x)
         })

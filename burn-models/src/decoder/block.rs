@@ -8,7 +8,7 @@ use super::attention::Attention;
 use super::cache::LayerCache;
 use super::context::{Context, Queries};
 use super::norm::RmsNorm;
-use crate::ops::swiglu;
+use crate::ops::{dropout, swiglu};
 
 /// SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020).
 #[derive(Module, Debug)]
@@ -24,7 +24,8 @@ pub struct Mlp {
 impl Mlp {
     /// `x` `[.., D]` → `[.., D]`.
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        self.down_proj.forward(swiglu(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
+        let (gate, up) = (self.gate_proj.forward_with(x.clone(), dropout), self.up_proj.forward_with(x, dropout));
+        self.down_proj.forward_with(swiglu(gate, up), dropout)
     }
 }
 

@@ -3,8 +3,10 @@
 use burn::config::Config;
 use burn::module::{Flag, Initializer, Module, ModuleMapper, Param, ParamId};
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{relu, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+
+use crate::ops::{dropout, leaky_relu_dropout};
 
 /// Configuration of a [`FusionEncoder`].
 #[derive(Config, Debug)]
@@ -140,9 +142,9 @@ impl FusionLayer {
     /// The first `queries` output tokens for input tokens `[B, L, H]`: `[B, queries, H]`.
     pub fn forward(&self, x: Tensor<3>, queries: usize) -> Tensor<3> {
         let attended = self.self_attn.forward(x.clone(), queries);
-        let x = self.norm1.forward(x.narrow(1, 0, queries) + self.dropout.forward(attended));
-        let inner = self.dropout.forward(relu(self.linear1.forward(x.clone())));
-        let outer = self.dropout.forward(self.linear2.forward(inner));
+        let x = self.norm1.forward(x.narrow(1, 0, queries) + dropout(&self.dropout, attended));
+        let inner = leaky_relu_dropout(&self.dropout, self.linear1.forward(x.clone()), 0.0);
+        let outer = dropout(&self.dropout, self.linear2.forward(inner));
         self.norm2.forward(x + outer)
     }
 }
@@ -163,7 +165,7 @@ impl SelfAttention {
         };
         let query = project(x.clone().narrow(1, 0, queries), 0) / (head as f64).sqrt();
         let weights = softmax(query.matmul(project(x.clone(), 1).swap_dims(2, 3)), 3);
-        let out = self.dropout.forward(weights).matmul(project(x, 2));
+        let out = dropout(&self.dropout, weights).matmul(project(x, 2));
         self.out_proj.forward(out.swap_dims(1, 2).reshape([batch, queries, width]))
     }
 }

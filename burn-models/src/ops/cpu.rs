@@ -329,6 +329,72 @@ versions! {
     }
 }
 
+/// Which elements [`dropout`] sets to zero, and what it multiplies the others by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dropout {
+    pub(super) key: [u32; 2],
+    /// Elements whose hash is below it become zero.
+    pub(super) threshold: u32,
+    pub(super) scale: f32,
+}
+
+impl Dropout {
+    /// The factor of an element: two rounds of Wellons' hash *lowbias32* over its number.
+    #[inline(always)]
+    fn factor(&self, number: u32) -> f32 {
+        let hash = |mut x: u32| {
+            x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+            x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+            x ^ (x >> 16)
+        };
+        let bits = hash(hash(number ^ self.key[0]).wrapping_add(self.key[1]));
+        if bits < self.threshold { 0.0 } else { self.scale }
+    }
+}
+
+/// Dropout, in place.
+pub(super) fn dropout(x: &mut [f32], mask: Dropout) {
+    x.par_chunks_mut(TASK).enumerate().for_each(|(task, x)| dropout_of(x, (task * TASK) as u32, mask));
+}
+
+versions! {
+    fn dropout_of(x: &mut [f32], start: u32, mask: Dropout) {
+        for (i, x) in x.iter_mut().enumerate() {
+            *x *= mask.factor(start.wrapping_add(i as u32));
+        }
+    }
+}
+
+/// Leaky ReLU, then dropout, in place.
+pub(super) fn leaky_relu_dropout(x: &mut [f32], slope: f32, mask: Dropout) {
+    let part = |(task, x): (usize, &mut [f32])| leaky_relu_dropout_of(x, (task * TASK) as u32, slope, mask);
+    x.par_chunks_mut(TASK).enumerate().for_each(part);
+}
+
+versions! {
+    fn leaky_relu_dropout_of(x: &mut [f32], start: u32, slope: f32, mask: Dropout) {
+        for (i, x) in x.iter_mut().enumerate() {
+            let y = if *x < 0.0 { *x * slope } else { *x };
+            *x = y * mask.factor(start.wrapping_add(i as u32));
+        }
+    }
+}
+
+/// Multiplies by the first slope where the value is positive, by the second where it is negative, by 0 where it is 0.
+pub(super) fn slope_by_sign(gradient: &mut [f32], value: &[f32], slopes: [f32; 2]) {
+    let parts = gradient.par_chunks_mut(TASK).zip(value.par_chunks(TASK));
+    parts.for_each(|(gradient, value)| slope_by_sign_of(gradient, value, slopes));
+}
+
+versions! {
+    fn slope_by_sign_of(gradient: &mut [f32], value: &[f32], slopes: [f32; 2]) {
+        for (g, y) in gradient.iter_mut().zip(value) {
+            let slope = if *y < 0.0 { slopes[1] } else { slopes[0] };
+            *g *= if *y == 0.0 { 0.0 } else { slope };
+        }
+    }
+}
+
 /// Which row of one matrix belongs to a row of another.
 type RowOf<'a> = &'a (dyn Fn(usize) -> usize + Sync);
 
@@ -384,6 +450,12 @@ fn primitive<const D: usize>(tensor: Tensor<D>) -> burn::backend::flex::FlexTens
     if primitive.is_contiguous() { primitive } else { primitive.to_contiguous() }
 }
 
+/// Whether the loops of this module run on a tensor, once it is without autodiff.
+#[cfg(feature = "flex")]
+pub(super) fn on_flex<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && tensor.device().without_autodiff() == Device::flex()
+}
+
 /// Whether the loops of this module run on a tensor.
 #[cfg(feature = "flex")]
 pub(super) fn is_flex<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -406,9 +478,13 @@ mod absent {
         f(&[])
     }
 
+    pub(in super::super) fn on_flex<const D: usize>(_tensor: &Tensor<D>) -> bool {
+        false
+    }
+
     pub(in super::super) fn is_flex<const D: usize>(_tensor: &Tensor<D>) -> bool {
         false
     }
 }
 #[cfg(not(feature = "flex"))]
-pub(super) use absent::{is_flex, read, update};
+pub(super) use absent::{is_flex, on_flex, read, update};

@@ -284,3 +284,48 @@ fn adam_in_one_pass_is_burns() {
         }
     }
 }
+
+/// Dropout keeps the share it should, scales what it keeps, is repeated by its seed, and its gradient is that of what was kept;
+/// with a leaky ReLU before it, likewise.
+#[test]
+fn dropout_and_its_gradient_agree_on_what_is_kept() {
+    use burn::nn::DropoutConfig;
+    use burn_models::ops::{dropout, leaky_relu_dropout};
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let module = DropoutConfig::new(0.2).init();
+        let x = numbers::<3>(&mut ChaCha8Rng::seed_from_u64(3), [7, 61, 113], 1.0, &device);
+        let input = values(x.clone().inner());
+        for slope in [None, Some(0.0), Some(0.01)] {
+            let run = || {
+                let y = match slope {
+                    None => dropout(&module, x.clone()),
+                    Some(slope) => leaky_relu_dropout(&module, x.clone(), slope),
+                };
+                // The gradient of the sum of squares is 2·y·dy/dx.
+                let gradients = (y.clone() * y.clone()).sum().backward();
+                (values(y.inner()), values(x.grad(&gradients).unwrap()))
+            };
+            device.seed(5);
+            let (y, gradient) = run();
+            let (other, _) = run();
+            device.seed(5);
+            assert_eq!((y.clone(), gradient.clone()), run(), "{name}: a seed repeats the mask");
+            assert_ne!(y, other, "{name}: the next mask is another");
+            let active = |x: f32| if x < 0.0 { slope.map_or(x, |slope| x * slope as f32) } else { x };
+            let mut kept = 0;
+            for ((x, y), dy) in input.iter().zip(&y).zip(&gradient) {
+                let slope = if *x < 0.0 { slope.map_or(1.0, |slope| slope as f32) } else { 1.0 };
+                if *y != 0.0 {
+                    kept += 1;
+                    assert!((y - active(*x) * 1.25).abs() < 1e-6, "{name}: {x} became {y}");
+                }
+                assert!((dy - 2.0 * y * slope * 1.25).abs() < 1e-5, "{name}: gradient {dy} at {y}");
+            }
+            let candidates = input.iter().filter(|x| active(**x) != 0.0).count() as f64;
+            let share = f64::from(kept) / candidates;
+            // Five standard deviations.
+            assert!((share - 0.8).abs() < 5.0 * (0.16 / candidates).sqrt(), "{name}: {share} kept");
+        }
+    }
+}
