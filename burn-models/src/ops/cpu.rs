@@ -3,9 +3,9 @@
 //! Each loop is compiled for several instruction sets, of which the processor's best is taken at run time, and runs on all
 //! threads. Results do not depend on the number of threads: a row is summed by one thread, in a fixed order.
 
-use burn::tensor::Tensor;
 #[cfg(feature = "flex")]
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, TensorData};
+use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
 /// Compiles a function for the baseline of the processor's family and for newer ones, and takes the best at run time.
@@ -448,6 +448,23 @@ fn primitive<const D: usize>(tensor: Tensor<D>) -> burn::backend::flex::FlexTens
     let primitive = tensor.try_into_primitive::<burn::backend::Flex>();
     let primitive = primitive.unwrap_or_else(|e| unreachable!("a tensor on Flex is one of Flex: {e:?}"));
     if primitive.is_contiguous() { primitive } else { primitive.to_contiguous() }
+}
+
+/// Whether a device is a CPU.
+pub(super) fn is_cpu(device: &Device) -> bool {
+    let plain = device.clone().without_autodiff();
+    // Burn calls it deprecated; the tests run on it.
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    if plain == Device::ndarray() {
+        return true;
+    }
+    #[cfg(feature = "flex")]
+    if plain == Device::flex() {
+        return true;
+    }
+    let _ = plain;
+    false
 }
 
 /// Whether the loops of this module run on a tensor, once it is without autodiff.

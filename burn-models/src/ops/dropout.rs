@@ -1,26 +1,33 @@
 //! Dropout whose numbers cost next to nothing.
 //!
-//! Burn draws them one after the other, which took a quarter of the time of GLOW's training on a CPU. Here every element's fate
-//! is a hash of its place and of a key, and only the key is drawn from the device's generator: seeding the device repeats it.
+//! Burn draws them one after the other, which took a quarter of the time of GLOW's training on a CPU. On CPU devices every
+//! element's fate is a hash of its place and of a key here, and only the key is drawn from the device's generator: seeding the
+//! device repeats it, and equal seeds drop the same elements on all of them.
 
 use burn::backend::DispatchTensor;
 use burn::nn::Dropout;
 use burn::tensor::activation::leaky_relu;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor, TensorData};
 
 use super::cpu;
 use super::function::{Function, InputGradients, Inputs, call};
 
 /// `module.forward(x)`: sets elements to zero with the module's probability p and divides the others by 1 − p, while training.
 pub fn dropout<const D: usize>(module: &Dropout, x: Tensor<D>) -> Tensor<D> {
-    let Some(mask) = Mask::draw(module, &x) else { return module.forward(x) };
-    flat(mask, x)
+    match Mask::draw(module, &x) {
+        Some(mask) if cpu::on_flex(&x) => flat(mask, x),
+        Some(mask) => mask.apply(x),
+        None => module.forward(x),
+    }
 }
 
 /// `dropout(module, leaky_relu(x, slope))`, for a slope from 0 (ReLU) on.
 pub fn leaky_relu_dropout<const D: usize>(module: &Dropout, x: Tensor<D>, slope: f64) -> Tensor<D> {
-    let Some(mask) = Mask::draw(module, &x) else { return module.forward(leaky_relu(x, slope)) };
-    flat(LeakyReluDropout { mask, slope: slope as f32 }, x)
+    match Mask::draw(module, &x) {
+        Some(mask) if cpu::on_flex(&x) => flat(LeakyReluDropout { mask, slope: slope as f32 }, x),
+        Some(mask) => mask.apply(leaky_relu(x, slope)),
+        None => module.forward(leaky_relu(x, slope)),
+    }
 }
 
 /// The function of all elements, whatever their shape.
@@ -36,10 +43,10 @@ fn flat<const D: usize>(function: impl Function + 'static, x: Tensor<D>) -> Tens
 struct Mask(cpu::Dropout);
 
 impl Mask {
-    /// A new mask, where there is something to drop and our loops run.
+    /// A new mask, where there is something to drop on a CPU device.
     fn draw<const D: usize>(module: &Dropout, x: &Tensor<D>) -> Option<Self> {
         let device = x.device();
-        if !module.training.is_enabled() || !device.is_autodiff() || module.prob == 0.0 || !cpu::on_flex(x) {
+        if !module.training.is_enabled() || !device.is_autodiff() || module.prob == 0.0 || !cpu::is_cpu(&device) {
             return None;
         }
         let plain = device.without_autodiff();
@@ -49,6 +56,14 @@ impl Mask {
         let key = [key.next().unwrap_or_default(), key.next().unwrap_or_default()];
         let threshold = (module.prob * 4_294_967_296.0) as u32;
         Some(Self(cpu::Dropout { key, threshold, scale: (1.0 / (1.0 - module.prob)) as f32 }))
+    }
+
+    /// The same by Burn's operations.
+    fn apply<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let mut factors = vec![1.0; x.shape().num_elements()];
+        cpu::dropout(&mut factors, self.0);
+        let factors = Tensor::from_data(TensorData::new(factors, x.shape()), (&x.device(), x.dtype()));
+        x * factors
     }
 }
 

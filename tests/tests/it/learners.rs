@@ -142,7 +142,7 @@ fn recomputed_layers_drop_the_same_elements() {
         let b = adapter.lora_b.val().without_autodiff() + by;
         adapter.lora_b = Param::from_tensor(Tensor::from_data(b.into_data(), &device));
     };
-    let step = 1e-2;
+    let step = 5e-4;
     shift(&mut task, step);
     let up = run(&task).0;
     shift(&mut task, -2.0 * step);
