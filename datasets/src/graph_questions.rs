@@ -242,6 +242,8 @@ impl GraphQuestions {
         let SourceWorkflow { sub_dataset, workflow_id, workflow } = source;
         let graph = SimpleDigraph::new(workflow);
         let graph_hash = workflow.content_hash();
+        // What all questions begin with.
+        let preamble = self.templates.prompt(&workflow.nodes, &workflow.edges, self.config.node_render, "").text;
         let mut records = Vec::new();
         for round in 0..self.config.rounds {
             let parts: [&[u8]; 3] = [sub_dataset.as_bytes(), &workflow_id.to_le_bytes(), &round.to_le_bytes()];
@@ -255,15 +257,14 @@ impl GraphQuestions {
                     AnswerStyle::Bare => &self.templates.closing,
                     AnswerStyle::Tagged => &self.templates.closing_tagged,
                 };
-                let rest = question.text(&self.templates.questions) + closing;
-                let prompt = self.templates.prompt(&workflow.nodes, &workflow.edges, self.config.node_render, &rest);
+                let prompt = [preamble.as_str(), &question.text(&self.templates.questions), closing].concat();
                 let content = match self.config.answer_style {
                     AnswerStyle::Bare => answer.text,
                     AnswerStyle::Tagged => format!("<answer>{}</answer>", answer.text),
                 };
                 records.push(QuestionRecord {
                     messages: [
-                        Turn { role: "user".into(), content: prompt.text },
+                        Turn { role: "user".into(), content: prompt },
                         Turn { role: "assistant".into(), content },
                     ],
                     task_type: question.task_type(),

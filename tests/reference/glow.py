@@ -71,19 +71,17 @@ class Predictor(nn.Module):
 
 
 def contrast(vectors, labels, margin):
-    """Mean positive against mean negative distance of every anchor, from a matrix of distances."""
-    if (labels == 1).sum() < 2 or (labels == 0).sum() < 1:
+    """Mean positive against mean negative distance of every anchor of a task, from the matrix of its distances."""
+    positive = labels == 1
+    if positive.sum() < 2 or (~positive).sum() < 1:
         return vectors.new_zeros(())
     unit = F.normalize(vectors, dim=1)
     distance = 1 - unit @ unit.T
-    same = labels[:, None] == labels[None, :]
-    terms = []
-    for anchor in torch.where(labels == 1)[0]:
-        positive = same[anchor].clone()
-        positive[anchor] = False
-        gap = distance[anchor][positive].mean() - distance[anchor][~same[anchor]].mean() + margin
-        terms.append(F.relu(gap))
-    return torch.stack(terms).mean()
+    same = positive[:, None] & positive[None, :] & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    other = positive[:, None] & ~positive[None, :]
+    near = (distance * same).sum(1)[positive] / same.sum(1)[positive]
+    far = (distance * other).sum(1)[positive] / other.sum(1)[positive]
+    return F.relu(near - far + margin).mean()
 
 
 def loss_of(model, data, spec):

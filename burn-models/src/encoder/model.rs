@@ -3,12 +3,11 @@
 use super::config::BertConfig;
 use super::pooling::Pooling;
 use crate::decoder::{DecoderInput, Padded};
+use crate::ops::{Tile, View, attention, gelu};
 use crate::{Error, Result};
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, DType, Device, Int, Tensor, activation};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 /// A BERT encoder: embeddings, post-norm transformer layers, and a pooler where the checkpoint has one.
 ///
@@ -95,18 +94,18 @@ impl BertEncoder {
     /// [`BertEncoder::batch`]); `mask` `[B, L]` tells tokens from padding, `None` for no padding. What comes out at
     /// padding is finite and without meaning.
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
-        let padding = mask.map(key_mask);
+        let view = view(ids.dims()[1], mask);
         let embedded = self.embed(ids);
-        self.layers.iter().fold(embedded, |x, layer| layer.forward(x, padding.clone()))
+        self.layers.iter().fold(embedded, |x, layer| layer.forward(x, &view))
     }
 
     /// The embeddings, then the output of each layer: `[B, L, D]`, one more than there are layers.
     pub fn hidden_states(&self, ids: Tensor<2, Int>, mask: Option<Tensor<2, Bool>>) -> Vec<Tensor<3>> {
-        let padding = mask.map(key_mask);
+        let view = view(ids.dims()[1], mask);
         let mut x = self.embed(ids);
         let mut states = vec![x.clone()];
         for layer in &self.layers {
-            x = layer.forward(x, padding.clone());
+            x = layer.forward(x, &view);
             states.push(x.clone());
         }
         states
@@ -131,47 +130,47 @@ impl BertEncoder {
     }
 }
 
-/// `[B, L]`, true at tokens → `[B, 1, 1, L]`, true at keys to leave out.
-fn key_mask(mask: Tensor<2, Bool>) -> Tensor<4, Bool> {
-    let [batch, length] = mask.dims();
-    mask.bool_not().reshape([batch, 1, 1, length])
+/// Queries whose scores are computed at a time.
+const QUERIES: usize = 64;
+
+/// Every query sees every key that is not padding; `mask` `[B, L]` is true at tokens.
+fn view(length: usize, mask: Option<Tensor<2, Bool>>) -> View {
+    let until = mask.map(|mask| {
+        let until = mask.to_data().iter::<bool>().map(|token| if token { i32::MAX } else { 0 }).collect();
+        (until, mask.dims()[0])
+    });
+    let keys = |used: bool| if used { std::iter::once(0..length).collect() } else { Vec::new() };
+    let tiles = (0..length).step_by(QUERIES).map(|start| Tile {
+        queries: start..length.min(start + QUERIES),
+        full: keys(until.is_none()),
+        partial: keys(until.is_some()),
+    });
+    let tiles = tiles.collect();
+    View::new(vec![length as i32 - 1; length], until, tiles)
 }
 
 impl BertLayer {
-    /// `x` `[B, L, D]`, `padding` `[B, 1, 1, L]` true at keys to leave out → `[B, L, D]`.
-    pub fn forward(&self, x: Tensor<3>, padding: Option<Tensor<4, Bool>>) -> Tensor<3> {
-        let attended = self.attention_output.forward(self.attend(x.clone(), padding));
+    /// `x` `[B, L, D]` → `[B, L, D]`.
+    fn forward(&self, x: Tensor<3>, view: &View) -> Tensor<3> {
+        let attended = self.attention_output.forward(self.attend(x.clone(), view));
         let x = self.attention_norm.forward(x + attended);
         let inner = gelu(self.intermediate.forward(x.clone()));
         self.output_norm.forward(x + self.output.forward(inner))
     }
 
     /// softmax(q·kᵀ/√C)·v per head, over the keys that are not padding. Scores are f32 also when the weights are not.
-    fn attend(&self, x: Tensor<3>, padding: Option<Tensor<4, Bool>>) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, view: &View) -> Tensor<3> {
         let [batch, length, width] = x.dims();
         let dtype = x.dtype();
         let split = |y: Tensor<3>| {
             let heads = y.reshape([batch, length, self.heads, width / self.heads]).swap_dims(1, 2);
             if dtype == DType::F32 { heads } else { heads.cast(DType::F32) }
         };
-        let q = split(self.query.forward(x.clone()));
+        let q = split(self.query.forward(x.clone())) / ((width / self.heads) as f64).sqrt();
         let k = split(self.key.forward(x.clone()));
         let v = split(self.value.forward(x));
-        let mask = padding.map(|mask| mask.expand([batch, self.heads, length, length]));
-        let out = attention(q, k, v, mask, None, AttentionModuleOptions::default());
+        let out = attention(q, k, v, view);
         let out = out.swap_dims(1, 2).reshape([batch, length, width]);
         if dtype == DType::F32 { out } else { out.cast(dtype) }
-    }
-}
-
-/// GELU(x) = x·Φ(x) with the error function (Hendrycks & Gimpel 2016), not its tanh approximation.
-///
-/// Burn's own is exact forward, but its gradient on most backends is that of the approximation: where a gradient may be
-/// asked for it is built from the error function, whose gradient is exact.
-fn gelu<const N: usize>(x: Tensor<N>) -> Tensor<N> {
-    if x.device().is_autodiff() {
-        x.clone() * (x / std::f64::consts::SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5)
-    } else {
-        activation::gelu(x)
     }
 }

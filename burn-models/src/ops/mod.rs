@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`attention`] | inputs, output, one number per query and head | all scores, several times |
 //! | [`token_scores`] | one gradient row per token | all logits, several times |
-//! | [`swiglu`], [`rms_norm`], [`rotate`] | inputs | every intermediate |
+//! | [`swiglu`], [`gelu`], [`rms_norm`], [`rotate`] | inputs | every intermediate |
 //! | [`dropout`], [`leaky_relu_dropout`] | a key; the value | masks of drawn numbers |
 //!
 //! They are written on Burn's tensor operations, for every device. On the CPU device `Flex` the loops between the matrix
@@ -21,6 +21,7 @@ mod token_scores;
 
 pub use adam::{AdamStep, sum_of_squares};
 pub use attention::{Tile, View, attention};
+pub use cpu::is_cpu;
 pub use dropout::{dropout, leaky_relu_dropout};
-pub use pointwise::{Angles, rms_norm, rotate, swiglu};
+pub use pointwise::{Angles, gelu, rms_norm, rotate, swiglu};
 pub use token_scores::{Table, TokenScores, token_scores};

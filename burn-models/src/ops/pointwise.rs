@@ -1,7 +1,7 @@
 //! Activations, norms and rotary positions.
 
 use burn::backend::DispatchTensor;
-use burn::tensor::activation::sigmoid;
+use burn::tensor::activation::{self, sigmoid};
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::cpu;
@@ -45,6 +45,42 @@ impl Function for SwiGlu {
         let slope = s.clone() + silu.clone() * (s.neg() + 1.0);
         let d_gate = gradient.clone() * up * slope;
         [Some(d_gate.into_dispatch()), Some((gradient * silu).into_dispatch()), None]
+    }
+}
+
+/// GELU(x) = x·Φ(x), with Φ the normal distribution (Hendrycks & Gimpel 2016), not its tanh approximation.
+///
+/// Burn's is exact forward, but its gradient on most backends is that of the approximation.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let shape = x.dims();
+    let x = x.reshape([-1]);
+    let unused = Tensor::<1>::zeros([1], &x.device());
+    let value: Tensor<1> = call(Gelu, x, unused.clone(), unused);
+    value.reshape(shape)
+}
+
+#[derive(Debug)]
+struct Gelu;
+
+impl Function for Gelu {
+    fn forward(&self, [x, _, _]: Inputs, keep: bool) -> (DispatchTensor, Vec<DispatchTensor>) {
+        let kept = if keep { vec![x.clone()] } else { Vec::new() };
+        let x = Tensor::<1>::from_dispatch(x);
+        let value = if cpu::is_flex(&x) { cpu::update(x, cpu::gelu).0 } else { activation::gelu(x) };
+        (value.into_dispatch(), kept)
+    }
+
+    fn backward(&self, kept: Vec<DispatchTensor>, gradient: DispatchTensor, _needed: [bool; 3]) -> InputGradients {
+        let Some(x) = kept.into_iter().next().map(Tensor::<1>::from_dispatch) else { return [None, None, None] };
+        let gradient = Tensor::<1>::from_dispatch(gradient);
+        let gradient = if cpu::is_flex(&x) {
+            cpu::update(gradient, |g| cpu::read(&x, |x| cpu::gelu_gradient(x, g))).0
+        } else {
+            let below = (x.clone() / std::f64::consts::SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+            let density = x.clone().square().mul_scalar(-0.5).exp().mul_scalar(1.0 / std::f64::consts::TAU.sqrt());
+            gradient * (below + x * density)
+        };
+        [Some(gradient.into_dispatch()), None, None]
     }
 }
 

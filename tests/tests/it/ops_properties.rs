@@ -198,6 +198,18 @@ fn cross_entropy_in_chunks() {
 
 /// Numbers that are not finite must come out as such: a stage stops on them.
 #[test]
+fn gelu_is_exact() {
+    use burn_models::ops::gelu;
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let x = numbers::<2>(&mut ChaCha8Rng::seed_from_u64(3), [67, 331], 6.0, &device);
+        let definition =
+            |x: Tensor<2>| x.clone() * (x / std::f64::consts::SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+        compare(&name, (x.clone(), x.clone(), x), |x, _, _| gelu(x), |x, _, _| definition(x));
+    }
+}
+
+#[test]
 fn what_is_not_a_number_stays_so() {
     for (_, device) in devices() {
         let bad = Tensor::<2>::from_data([[1.0, f32::NAN, 2.0], [0.5, 1.0, -1.0]], &device);
