@@ -82,19 +82,25 @@ pub fn id_list(ids: &[u32]) -> String {
 pub fn py_repr(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
-    for character in text.chars() {
-        if character == quote {
-            out.extend(['\\', quote]);
-        } else if is_printable(character) || matches!(character, '\n' | '\r' | '\t') {
-            push_control(character, out);
-        } else {
-            match u32::from(character) {
+    // Runs of plain characters are copied as a whole.
+    let plain = |c: char| c != quote && c != '\\' && (matches!(c, ' '..='~') || !c.is_ascii() && is_printable(c));
+    let mut rest = text;
+    while let Some(start) = rest.find(|c| !plain(c)) {
+        out.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let Some(character) = rest.chars().next() else { break };
+        rest = &rest[character.len_utf8()..];
+        match character {
+            c if c == quote => out.extend(['\\', quote]),
+            '\\' | '\n' | '\r' | '\t' => push_control(character, out),
+            other => match u32::from(other) {
                 code @ ..=0xFF => push(out, format_args!("\\x{code:02x}")),
                 code @ ..=0xFFFF => push(out, format_args!("\\u{code:04x}")),
                 code => push(out, format_args!("\\U{code:08x}")),
-            }
+            },
         }
     }
+    out.push_str(rest);
     out.push(quote);
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampler::SamplingConfig;
 use crate::decoder::{Decoder, DecoderInput, KvCache, Padded};
+use crate::ops::{is_cpu, log_sum_exp};
 use crate::{Error, Result};
 
 /// Columns for new tokens that a cache has room for at first.
@@ -155,7 +156,7 @@ fn run<'a>(model: &Decoder, rows: Vec<Row<'a>>, config: &GenerateConfig) -> Resu
         // Padding is on the left: the last column holds every row's last token.
         let last = hidden.slice_dim(1, length - 1..length).reshape([count, width]);
         let logits = model.logits(last).cast(DType::F32);
-        if config.sampling.is_argmax() {
+        if config.sampling.is_argmax() && !is_cpu(&device) {
             largest(logits, &mut active)?
         } else {
             draw(logits, &mut active, &config.sampling)?
@@ -207,16 +208,27 @@ fn largest(logits: Tensor<2>, rows: &mut [Row]) -> Result<()> {
     Ok(())
 }
 
-/// Appends a token drawn on the host.
+/// Appends a token chosen on the host.
 fn draw(logits: Tensor<2>, rows: &mut [Row], sampling: &SamplingConfig) -> Result<()> {
     let vocabulary = logits.dims()[1];
     let logits = logits.try_into_vec_as::<f32>().map_err(|e| Error::Device(e.to_string()))?;
     rows.par_iter_mut().zip(logits.par_chunks(vocabulary)).try_for_each(|(row, logits)| {
         // Only the penalty looks at the text so far.
         let text = if sampling.repetition_penalty == 1.0 { Vec::new() } else { [row.prompt, &row.answer.ids].concat() };
-        let id = sampling.sample(logits, &text, &mut row.stream)?;
-        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|&l| f64::from(l - top).exp()).sum();
-        row.push(id, (f64::from(logits[id as usize] - top) - total.ln()) as f32)
+        let id = match sampling.is_argmax() {
+            // Of equal ones the first; that one which is not a number is larger than all shows in its log p.
+            true => {
+                logits
+                    .iter()
+                    .enumerate()
+                    .fold((0, f32::NEG_INFINITY), |(best, top), (i, &l)| match l > top {
+                        true => (i as u32, l),
+                        false => (best, top),
+                    })
+                    .0
+            }
+            false => sampling.sample(logits, &text, &mut row.stream)?,
+        };
+        row.push(id, logits[id as usize] - log_sum_exp(logits))
     })
 }

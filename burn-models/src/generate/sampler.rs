@@ -83,6 +83,14 @@ impl SamplingConfig {
     /// # Errors
     /// When a logit is NaN or all are −∞.
     pub fn candidates(&self, logits: &[f32], previous: &[u32]) -> Result<Vec<(u32, f64)>> {
+        let mut kept = self.kept(logits, previous)?;
+        kept.sort_unstable_by(most_probable_first);
+        Ok(kept)
+    }
+
+    /// [`candidates`](Self::candidates), in an order that depends on the settings: a whole vocabulary need not be sorted for one
+    /// token to be drawn.
+    fn kept(&self, logits: &[f32], previous: &[u32]) -> Result<Vec<(u32, f64)>> {
         let mut kept: Vec<(u32, f64)> = (0..).zip(self.penalised(logits, previous)).collect();
         let best = kept.iter().map(|(_, l)| *l).fold(f64::NEG_INFINITY, f64::max);
         if !best.is_finite() || kept.iter().any(|(_, l)| l.is_nan()) {
@@ -94,10 +102,8 @@ impl SamplingConfig {
             kept.truncate(1);
             return Ok(vec![(kept[0].0, 1.0)]);
         }
-        let order =
-            |a: &(u32, f64), b: &(u32, f64)| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(b.0.cmp(&a.0));
         if self.top_k > 0 && self.top_k < kept.len() {
-            let (_, &mut (_, last), _) = kept.select_nth_unstable_by(self.top_k - 1, order);
+            let (_, &mut (_, last), _) = kept.select_nth_unstable_by(self.top_k - 1, most_probable_first);
             kept.retain(|(_, l)| *l >= last);
         }
         for (_, l) in &mut kept {
@@ -107,9 +113,13 @@ impl SamplingConfig {
             // The most probable token has weight 1 here, whatever the steps before have removed.
             kept.retain(|(_, w)| *w >= self.min_p);
         }
-        kept.sort_unstable_by(order);
         if self.top_p < 1.0 {
-            let reach = self.top_p * kept.iter().map(|(_, w)| w).sum::<f64>();
+            let all = kept.iter().map(|(_, w)| w).sum::<f64>();
+            let reach = self.top_p * all;
+            // Together, those below the limit do not make up what may be left out: the rest holds the set.
+            let limit = 0.5 * (1.0 - self.top_p) * all / kept.len() as f64;
+            kept.retain(|(_, w)| *w >= limit);
+            kept.sort_unstable_by(most_probable_first);
             let mut before = 0.0;
             let full = kept.iter().position(|(_, w)| {
                 before += w;
@@ -127,7 +137,7 @@ impl SamplingConfig {
     /// # Errors
     /// As [`SamplingConfig::candidates`].
     pub fn sample(&self, logits: &[f32], previous: &[u32], stream: &mut Stream) -> Result<u32> {
-        let candidates = self.candidates(logits, previous)?;
+        let candidates = self.kept(logits, previous)?;
         let mut left = stream.unit();
         for &(id, p) in &candidates {
             left -= p;
@@ -135,9 +145,14 @@ impl SamplingConfig {
                 return Ok(id);
             }
         }
-        // Rounding can leave a crumb after the last candidate, which is the least probable one: give it to the first.
+        // Rounding can leave a crumb after the last candidate: give it to the first.
         Ok(candidates[0].0)
     }
+}
+
+/// Of equally probable tokens the one with the larger id.
+fn most_probable_first(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
+    b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(b.0.cmp(&a.0))
 }
 
 #[cfg(test)]

@@ -177,6 +177,19 @@ versions! {
     }
 }
 
+/// ln Σ eˣ over a row.
+pub fn log_sum_exp(row: &[f32]) -> f32 {
+    let (top, sum) = sum_exp_of(row);
+    top + sum.ln()
+}
+
+versions! {
+    fn sum_exp_of(row: &[f32]) -> (f32, f32) {
+        let top = fold(row, f32::NEG_INFINITY, larger);
+        (top, dot(row, row, |x, _| exp(x - top)))
+    }
+}
+
 /// The backward step of a softmax that is computed again: with p = exp(x + mask − normaliser), `scores` x becomes p and
 /// `gradient` g becomes p·(g − delta).
 pub(super) fn softmax_gradients(

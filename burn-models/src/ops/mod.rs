@@ -21,7 +21,7 @@ mod token_scores;
 
 pub use adam::{AdamStep, sum_of_squares};
 pub use attention::{Tile, View, attention};
-pub use cpu::is_cpu;
+pub use cpu::{is_cpu, log_sum_exp};
 pub use dropout::{dropout, leaky_relu_dropout};
 pub use pointwise::{Angles, gelu, rms_norm, rotate, swiglu};
 pub use token_scores::{Table, TokenScores, token_scores};

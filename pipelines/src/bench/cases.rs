@@ -9,7 +9,7 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use burn::train::TrainStep;
 use burn_models::decoder::{Decoder, SaveModel};
-use burn_models::generate::{GenerateConfig, generate};
+use burn_models::generate::{GenerateConfig, SamplingConfig, generate};
 use datasets::sft::{Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 
 use super::data::{self, QUESTIONS, Shape, Spec};
@@ -181,6 +181,7 @@ fn decode(decoder: &Decoder, shape: &Shape, args: &BenchArgs, folder: &Path) -> 
         max_new_tokens: new_tokens(args.size),
         ignore_eos: true,
         batch_size: 64,
+        sampling: SamplingConfig::greedy(),
         ..GenerateConfig::default()
     };
     if args.compute.device.is_compiled() {

@@ -196,9 +196,9 @@ fn table(lines: &[Line], peak_tflops: Option<f64>) -> String {
         }
         if let Some(loss) = hearth.loss {
             let _ = write!(text, "  loss {loss:.5}");
-        }
-        if let Some(loss) = twin.as_ref().and_then(|twin| twin.loss) {
-            let _ = write!(text, " and {loss:.5}");
+            if let Some(loss) = twin.as_ref().and_then(|twin| twin.loss) {
+                let _ = write!(text, " and {loss:.5}");
+            }
         }
         if let (Some(tokens), Some(computed)) = (hearth.tokens, hearth.computed) {
             let (tokens, computed) = (tokens / hearth.seconds, computed / hearth.seconds);
