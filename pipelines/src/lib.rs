@@ -16,6 +16,7 @@
 //! | [`embedding`] | vectors of token sequences by a decoder |
 //! | [`judge`] | a decoder that says whether a workflow solves a task |
 //! | [`client`] | a client of OpenAI-compatible servers |
+//! | [`hub`] | models and data from a hub, through the cache that other tools share |
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
@@ -49,6 +50,7 @@ pub mod diagnostics;
 pub mod embedding;
 mod error;
 pub mod eval;
+pub mod hub;
 pub mod judge;
 pub mod learners;
 mod progress;

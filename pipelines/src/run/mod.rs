@@ -33,6 +33,7 @@ pub use hashes::Hashes;
 pub use merge_lora::{MergeReport, merge};
 pub use predictor::{PredictorFile, StoredPredictor};
 
+use crate::hub::Folders;
 use crate::recipe::{Recipe, Stage};
 use crate::report::{Manifest, Status, Timings};
 use crate::train::stop_requested;
@@ -50,6 +51,8 @@ pub struct RunOptions {
     pub from: Option<String>,
     /// Start the selected stages again, even finished ones.
     pub fresh: bool,
+    /// What was fetched from a hub: everything that [`hub::needed`](crate::hub::needed) lists.
+    pub hub: Folders,
 }
 
 /// How a run ended.
@@ -92,6 +95,7 @@ pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<Ru
             name: name.clone(),
             folder: run.stage(index + 1, &name)?,
             finished: &finished,
+            hub: &options.hub,
         };
         let selected = selected(index, &name);
         let missing = context.missing_input(stage);

@@ -26,7 +26,7 @@ pub(super) fn check(report: &mut Report) {
         match model {
             ModelSource::Init(InitModel::Decoder(init)) => decoder(report, &place, init),
             ModelSource::Init(InitModel::Encoder(init)) => encoder(report, &place, init),
-            ModelSource::Path(_) => {}
+            ModelSource::Path(_) | ModelSource::Hub(_) => {}
         }
     }
     for (key, data) in &recipe.data {
@@ -271,7 +271,7 @@ fn holds_out(recipe: &Recipe, data: &Source) -> bool {
             Some(DataSource::Chat(path)) => test(path),
             _ => true,
         },
-        Source::Model(_) => true,
+        Source::Model(_) | Source::Hub(_) => true,
     }
 }
 
