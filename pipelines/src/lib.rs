@@ -13,6 +13,7 @@
 //! | [`run`] | stage after stage: skip, continue or redo; the run folder; what each stage does |
 //! | [`train`] | the step loop on burn-train: checkpoints, evaluation, schedules, dashboard |
 //! | [`learners`] | what is trained: decoder, value head, GLOW predictor, its warm-up; their batches |
+//! | [`docs`] | the reference of the recipe language, from its own source |
 //! | [`embedding`] | vectors of token sequences by a decoder |
 //! | [`judge`] | a decoder that says whether a workflow solves a task |
 //! | [`client`] | a client of OpenAI-compatible servers |
@@ -47,6 +48,7 @@ pub mod client;
 pub mod commands;
 pub mod device;
 pub mod diagnostics;
+pub mod docs;
 pub mod embedding;
 mod error;
 pub mod eval;

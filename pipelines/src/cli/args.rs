@@ -32,6 +32,10 @@ pub enum Command {
     Run(RunArgs),
     /// Check recipes: syntax, names, ranges, files. Changes nothing
     Check(CheckArgs),
+    /// Show the recipes in a folder, and how far runs are
+    List(ListArgs),
+    /// The reference of the recipe language: stages, their settings and defaults
+    Docs(DocsArgs),
     /// Show what runs gave, and draw their plots
     Report(ReportArgs),
     /// Turn texts into vectors
@@ -98,6 +102,28 @@ pub struct CheckArgs {
     /// Print the resolved recipe, every default in its place
     #[arg(long)]
     pub print: bool,
+}
+
+/// `hearth list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to look for recipes, folders below it included
+    #[arg(default_value = "recipes", value_name = "DIR")]
+    pub folder: PathBuf,
+    /// The folder of all runs
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    pub runs: PathBuf,
+    /// Print one JSON object: `recipes` and `runs`
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hearth docs`.
+#[derive(Debug, Args)]
+pub struct DocsArgs {
+    /// A stage or a type, such as Sft, glow-train or LoraConfig; without, all of them by name
+    #[arg(value_name = "STAGE|TYPE")]
+    pub name: Option<String>,
 }
 
 /// `hearth report`.

@@ -2,6 +2,8 @@
 
 pub mod args;
 mod check;
+mod docs;
+mod list;
 mod run;
 
 use std::io::{IsTerminal, Write};
@@ -47,6 +49,8 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::List(args) => list::list(&args),
+        Command::Docs(args) => docs::docs(&args),
         Command::Report(args) => run::report_runs(&args),
         Command::Embed(args) => commands::embed(&args),
         Command::Score(args) => commands::score(&args),

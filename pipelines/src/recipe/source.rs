@@ -201,12 +201,13 @@ pub enum TokenizerSource {
 /// Where the records of an entry of `data` come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum DataSource {
-    /// A folder with `train.jsonl` (or `train_*.jsonl`), `val.jsonl` and `test.jsonl` in the record format of FLORA-Bench.
+    /// A folder with `train.jsonl`, `val.jsonl` and `test.jsonl` in the record format of FLORA-Bench. Instead of each there may be
+    /// shards, `train_*.jsonl` or `train-00000-of-00003.jsonl`, read as one; each may be compressed: `.jsonl.zst`.
     Flora(PathBuf),
     /// Generated FLORA records with planted rules.
     Synthetic(SyntheticConfig),
-    /// A file of chats, one `{"messages": […]}` per line; or a folder with `train.jsonl` and, to evaluate on,
-    /// `val.jsonl` or `test.jsonl`.
+    /// A file of chats, one `{"messages": […]}` per line; several by a pattern, `Chat("chats/*.jsonl")`; or a folder with
+    /// `train.jsonl` and, to evaluate on, `val.jsonl` or `test.jsonl`. Shards and compression as for `Flora`.
     Chat(PathBuf),
     /// Data on a hub, as in `Hub(repo: "org/name", folder: "Coding-AF")`.
     Hub(HubData),

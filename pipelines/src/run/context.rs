@@ -156,10 +156,14 @@ impl StageContext<'_> {
                     Some(settings) => format!("{settings}, seed {}", self.recipe.seed),
                     None => {
                         let path = self.path(field, source)?;
-                        if !path.exists() {
-                            return Err(self.input_error(field, &path, "there is no such file or folder"));
+                        let mut parts = Vec::new();
+                        for file in datasets::matching(&path)? {
+                            if !file.exists() {
+                                return Err(self.input_error(field, &path, "there is no such file or folder"));
+                            }
+                            parts.push(hashes.of(&file)?);
                         }
-                        hashes.of(&path)?
+                        parts.join(" ")
                     }
                 },
             };

@@ -174,14 +174,16 @@ fn within(path: &Path, part: &str, name: &str) -> PathBuf {
     if !path.join(name).exists() && inner.join(name).exists() { inner } else { path.to_owned() }
 }
 
-/// A file of chats, or a folder with `train.jsonl`.
+/// A file of chats, several by a pattern, or a folder with those of the training split.
 fn chats(report: &mut Report, place: &Place, path: &Path) {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            folder_with(report, place, path, &["train.jsonl"]);
-        }
+        Ok(metadata) if metadata.is_dir() => flora(report, place, path, &[Split::Train]),
         Ok(_) => {}
-        Err(_) => missing(report, place, path, "file"),
+        Err(_) => match datasets::matching(path) {
+            Ok(files) if files.iter().all(|file| file.exists()) => {}
+            Err(error @ datasets::Error::Empty { .. }) => report.add(place, error.to_string()),
+            _ => missing(report, place, path, "file"),
+        },
     }
 }
 
@@ -190,8 +192,12 @@ fn flora(report: &mut Report, place: &Place, path: &Path, splits: &[Split]) {
         return;
     }
     for split in splits {
-        if split.files(path).is_ok_and(|files| files.is_empty()) {
-            report.add(place, format!("{} has no {}.jsonl", path.display(), split.name()));
+        match split.files(path) {
+            Ok(files) if files.is_empty() => {
+                report.add(place, format!("{} has no {}.jsonl", path.display(), split.name()));
+            }
+            Ok(_) => {}
+            Err(error) => report.add(place, error.to_string()),
         }
     }
 }
