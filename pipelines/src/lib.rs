@@ -21,6 +21,7 @@
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
+//! | [`preview`] | what a stage will train on |
 //! | [`bench`] | speed and memory, beside the usual way in Python |
 //! | [`device`] | the only place that knows which devices there are |
 //! | [`cli`] | the command line and exit codes |
@@ -55,6 +56,7 @@ pub mod eval;
 pub mod hub;
 pub mod judge;
 pub mod learners;
+pub mod preview;
 mod progress;
 pub mod recipe;
 pub mod report;

@@ -27,6 +27,32 @@ pub(super) fn adapter_folder(folder: &Path) -> PathBuf {
     if inner.is_dir() { inner } else { folder.to_path_buf() }
 }
 
+/// How chats become samples of a model with so many positions.
+pub(crate) fn sample_options(stage: &Sft, positions: usize) -> SftOptions {
+    SftOptions {
+        supervise: SuperviseOptions {
+            chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
+            turns: Turns::All,
+            assistant_prefix: stage.assistant_prefix.clone(),
+            supervise_trailing_newline: stage.supervise_trailing_newline,
+        },
+        max_length: Some(stage.max_length.min(positions)),
+        ..SftOptions::default()
+    }
+}
+
+/// Which samples go into which step.
+pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, seed: u64) -> datasets::Result<StepPlan> {
+    let Sft { sequences_per_step, micro_tokens, packing, .. } = *stage;
+    StepPlan::new(data, PlanConfig { sequences_per_step, micro_tokens, packing }, stream(seed, "data", &[]))
+}
+
+/// Optimizer steps of the whole stage, unless it stops early.
+pub(crate) fn steps(stage: &Sft, per_epoch: usize) -> usize {
+    let all = stage.epochs * per_epoch;
+    stage.max_steps.map_or(all, |most| most.min(all))
+}
+
 pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error> {
     let base = context.model_folder("model", &stage.model)?;
     let (train_files, valid_files) = files(context, stage)?;
@@ -41,21 +67,8 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     };
     let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
 
-    let options = SftOptions {
-        supervise: SuperviseOptions {
-            chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
-            turns: Turns::All,
-            assistant_prefix: stage.assistant_prefix.clone(),
-            supervise_trailing_newline: stage.supervise_trailing_newline,
-        },
-        max_length: Some(stage.max_length.min(decoder.config().max_position_embeddings)),
-        ..SftOptions::default()
-    };
-    let plan = |data: &SftDataset| {
-        let (sequences_per_step, micro_tokens) = (stage.sequences_per_step, stage.micro_tokens);
-        let config = PlanConfig { sequences_per_step, micro_tokens, packing: stage.packing };
-        StepPlan::new(data, config, stream(seed, "data", &[]))
-    };
+    let options = sample_options(stage, decoder.config().max_position_embeddings);
+    let plan = |data: &SftDataset| step_plan(stage, data, seed);
     let train = Arc::new(SftDataset::from_chats(&train_files, &tokenizer, &options)?);
     let counts = train.counts();
     context.say(&format!(
@@ -67,8 +80,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     ));
     let train_plan = plan(&train)?;
     let steps_per_epoch = train_plan.steps_per_epoch();
-    let all = stage.epochs * steps_per_epoch;
-    let steps = stage.max_steps.map_or(all, |most| most.min(all));
+    let steps = steps(stage, steps_per_epoch);
     let batches = |data: Arc<SftDataset>, plan: StepPlan, len: usize| LmBatches {
         data,
         plan,
@@ -168,7 +180,7 @@ impl Output {
 }
 
 /// The chats to train on, and those to evaluate on where there are any.
-pub(super) fn files(context: &StageContext, stage: &Sft) -> Result<(Vec<PathBuf>, Option<Vec<PathBuf>>), Error> {
+pub(crate) fn files(context: &StageContext, stage: &Sft) -> Result<(Vec<PathBuf>, Option<Vec<PathBuf>>), Error> {
     let path = context.path("data", &stage.data)?;
     if !path.is_dir() {
         return Ok((datasets::matching(&path)?, None));

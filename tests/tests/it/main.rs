@@ -4,6 +4,7 @@
 mod bad_input;
 mod commands;
 mod data_cache;
+mod data_commands;
 mod data_flora;
 mod data_questions;
 mod data_sft;
@@ -32,6 +33,7 @@ mod parity_gnn;
 mod parity_lora;
 mod parity_sampling;
 mod parity_text;
+mod preview;
 mod recipe_parity;
 mod recipes;
 mod report;
