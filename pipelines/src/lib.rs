@@ -21,6 +21,7 @@
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
+//! | [`plan`] | what a recipe will take: counts, memory, disk, time |
 //! | [`preview`] | what a stage will train on |
 //! | [`bench`] | speed and memory, beside the usual way in Python |
 //! | [`device`] | the only place that knows which devices there are |
@@ -56,6 +57,7 @@ pub mod eval;
 pub mod hub;
 pub mod judge;
 pub mod learners;
+pub mod plan;
 pub mod preview;
 mod progress;
 pub mod recipe;

@@ -32,6 +32,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check recipes: syntax, names, ranges, files. Changes nothing
     Check(CheckArgs),
+    /// Show what a recipe will take: records, tokens, steps, parameters, memory, disk, time. Starts nothing
+    Plan(PlanArgs),
     /// Show what a stage will train on: the text with what is learned of it, token counts, packing. Starts nothing
     Preview(PreviewArgs),
     /// Show the recipes in a folder, and how far runs are
@@ -107,6 +109,23 @@ pub struct CheckArgs {
     /// Print the resolved recipe, every default in its place
     #[arg(long)]
     pub print: bool,
+}
+
+/// `hearth plan`. Counts are exact; memory, disk and time are estimated. Data that stages make is made in a temporary place,
+/// and what the recipe names on a hub is fetched.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The recipe's file
+    pub recipe: PathBuf,
+    /// What to change in it.
+    #[command(flatten)]
+    pub changes: RecipeChanges,
+    /// Do not run a few steps of every training to estimate its time
+    #[arg(long)]
+    pub no_probe: bool,
+    /// Print one JSON object: bytes and seconds
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `hearth preview`. The stages that make the data are done in a temporary place, and what the recipe names on a hub is

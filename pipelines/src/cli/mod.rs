@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod docs;
 mod list;
+mod plan;
 mod preview;
 mod run;
 
@@ -50,6 +51,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Plan(args) => plan::plan(&args),
         Command::Preview(args) => preview::preview(&args),
         Command::List(args) => list::list(&args),
         Command::Docs(args) => docs::docs(&args),

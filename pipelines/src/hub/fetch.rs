@@ -19,10 +19,23 @@ const TRIES: u32 = 4;
 /// The pause after the first of these; it doubles.
 const WAIT: Duration = Duration::from_millis(250);
 
+/// Asks again where nothing could be reached, a few times.
+pub(super) fn again<T>(ask: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    let mut wait = WAIT;
+    for _ in 1..TRIES {
+        match ask() {
+            Err(Error::Unreachable { .. }) if !stop_requested() => std::thread::sleep(wait),
+            other => return other,
+        }
+        wait *= 2;
+    }
+    ask()
+}
+
 /// Fetches files into a snapshot.
 pub(super) fn files(api: &Api, cache: &Cache, repo: &Repo, commit: &str, files: &[&str]) -> Result<(), Error> {
     let announced: Vec<Announced> =
-        files.iter().map(|file| api.announced(repo, commit, file)).collect::<Result<_, _>>()?;
+        files.iter().map(|file| again(|| api.announced(repo, commit, file))).collect::<Result<_, _>>()?;
     let missing: u64 = announced.iter().filter(|a| !cache.blob(repo, &a.etag).exists()).map(|a| a.size).sum();
     if missing > 0 {
         let mib = missing as f64 / f64::from(1 << 20);

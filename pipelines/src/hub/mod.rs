@@ -118,7 +118,7 @@ impl Hub {
             }
             _ => {}
         }
-        let info = match self.api.info(repo) {
+        let info = match fetch::again(|| self.api.info(repo)) {
             Err(Error::Unreachable { reason, .. }) if cached.as_ref().is_some_and(|(_, complete)| *complete) => {
                 tracing::warn!("{repo}: {} cannot be reached ({reason}): the cached files are used", self.endpoint());
                 return Ok(cached.map(|(folder, _)| folder).unwrap_or_default());

@@ -131,18 +131,28 @@ impl Prepared {
         self.plan.epoch(0).step(step).iter().map(pass).collect()
     }
 
-    /// Tokens computed in the first epoch, padding included, and the most of one pass.
-    pub(crate) fn computed(&self) -> Result<(usize, usize), Error> {
-        let (mut all, mut most) = (0, 0);
+    /// Tokens computed in the first epoch, padding included, and the samples of its largest pass.
+    pub(crate) fn computed(&self) -> Result<(usize, Vec<u32>), Error> {
+        let (mut all, mut most, mut largest) = (0, 0, Vec::new());
         let epoch = self.plan.epoch(0);
         for step in 0..epoch.len() {
             for samples in epoch.step(step) {
                 let computed = self.data.batch(&samples, self.plan.packing(), self.tokenizer.fill_id())?.computed();
                 all += computed;
-                most = most.max(computed);
+                if computed > most {
+                    (most, largest) = (computed, samples);
+                }
             }
         }
-        Ok((all, most))
+        Ok((all, largest))
+    }
+
+    /// Tokens computed in step `step` of the whole stage, padding included.
+    pub(crate) fn computed_in(&self, step: usize) -> Result<usize, Error> {
+        let (epoch, step) = self.plan.position(step);
+        let passes = self.plan.epoch(epoch).step(step);
+        let batch = |samples: &Vec<u32>| self.data.batch(samples, self.plan.packing(), self.tokenizer.fill_id());
+        Ok(passes.iter().map(|samples| batch(samples).map(|b| b.computed())).sum::<datasets::Result<usize>>()?)
     }
 
     fn sample(&self, number: u32) -> Result<Sample, Error> {

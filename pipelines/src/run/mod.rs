@@ -32,10 +32,12 @@ pub use error::Error;
 pub use glow_train::predictor_folder;
 pub(crate) use graph_questions::templates as load_words;
 pub use hashes::Hashes;
+pub(crate) use judge_data::JudgeData;
 pub use merge_lora::{MergeReport, merge};
 pub use predictor::{PredictorFile, StoredPredictor};
-pub(crate) use scout::Scout;
+pub(crate) use scout::{Scout, files_of};
 pub(crate) use sft::{files as sft_files, sample_options, step_plan, steps as sft_steps};
+pub(crate) use value_head::value_prompts;
 
 use crate::hub::Folders;
 use crate::recipe::{Recipe, Stage};

@@ -8,7 +8,7 @@ use crate::recipe::{Recipe, Source, Stage};
 use crate::train::stop_requested;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A recipe in a temporary place. Stages that make chats are done there, when another one reads them; where a stage reads a
@@ -44,6 +44,42 @@ impl Scout {
         &self.recipe
     }
 
+    /// What it computes on.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// A folder of this name in the temporary place.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.run.path().join(name)
+    }
+
+    /// Runs `stage` in place of stage `index`, in a folder of its own, and gives that folder.
+    ///
+    /// # Errors
+    /// What the stage says.
+    pub(crate) fn try_out(&self, index: usize, stage: &Stage) -> Result<PathBuf, Error> {
+        self.look(index, |context| {
+            let folder = self.place(&format!("probe-{index}"));
+            std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            let context = StageContext {
+                recipe: context.recipe,
+                run: context.run,
+                device: context.device.clone(),
+                number: context.number,
+                total: context.total,
+                name: context.name.clone(),
+                folder,
+                finished: context.finished,
+                hub: context.hub,
+            };
+            match context.execute(stage)? {
+                StageEnd::Interrupted => Err(context.error("interrupted")),
+                StageEnd::Done { .. } => Ok(context.folder),
+            }
+        })
+    }
+
     /// Calls `look` with the context of stage `index`, once the chats that it reads are made.
     ///
     /// # Errors
@@ -68,7 +104,7 @@ impl Scout {
     }
 
     /// Does a stage that makes chats, unless that is done.
-    fn make(&self, index: usize) -> Result<PathBuf, Error> {
+    pub(crate) fn make(&self, index: usize) -> Result<PathBuf, Error> {
         let stage = &self.recipe.stages[index];
         let nothing = BTreeMap::new();
         let context = self.context(index, &nothing)?;
@@ -95,6 +131,17 @@ impl Scout {
             hub: &self.hub,
         })
     }
+}
+
+/// The files that are directly in a folder, by name.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    Ok(files)
 }
 
 /// The field of a stage that names its decoder.

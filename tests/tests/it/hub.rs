@@ -228,6 +228,37 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn two_processes_fetch_a_content_once() {
+    let server = HubServer::start(dataset());
+    let machine = Machine::new(&server);
+    let start = |runs: &str| {
+        let mut command = HEARTH.command(["run"]);
+        command
+            .arg(&machine.recipe)
+            .args(["--device", &cpu()])
+            .arg(format!("--set=runs={:?}", machine.folder.path().join(runs)));
+        command.env("HF_ENDPOINT", &server.url).env("HF_HOME", machine.folder.path().join("hf"));
+        for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"] {
+            command.env_remove(name);
+        }
+        Running::of(&mut command)
+    };
+    let both: Vec<Running> = ["a", "b", "c"].into_iter().map(start).collect();
+    both.into_iter().for_each(|run| {
+        run.finish().expect_code(0);
+    });
+    let contents = server.requests().into_iter().filter(|r| r.method == "GET" && r.path.ends_with(".jsonl")).count();
+    assert_eq!(contents, 1);
+}
+
+#[test]
+fn a_list_without_end_is_not_read() {
+    let server = HubServer::start(Repository { listed: vec!["x".repeat(17 << 20)], ..dataset() });
+    let refused = Machine::new(&server).run(&[]).expect_code(1);
+    assert!(refused.words().contains("the list of files cannot be read"), "{}", refused.stderr);
+}
+
+#[test]
 fn the_token_stays_with_the_endpoint() {
     const TOKEN: &str = "hf_verysecret";
     let contents = HubServer::start(dataset());
