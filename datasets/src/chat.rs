@@ -120,8 +120,15 @@ pub struct ChatReader<R> {
     lines: Lines<R>,
 }
 
-impl ChatReader<std::io::BufReader<std::fs::File>> {
-    /// Opens a file.
+impl<R: BufRead> ChatReader<R> {
+    /// The number of lines taken so far, blank ones included.
+    pub fn lines(&self) -> u64 {
+        self.lines.number()
+    }
+}
+
+impl ChatReader<Box<dyn BufRead + Send>> {
+    /// Opens a file, plain or compressed.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self { lines: FileLines::open(path, MAX_LINE_BYTES)? })
     }

@@ -66,7 +66,7 @@ pub enum Error {
     #[error("{0}")]
     Record(Box<RecordError>),
     /// A folder has no file for a split that is needed.
-    #[error("{}: no records of the split `{split}`: expected `{split}.jsonl`, or shards `{split}_*.jsonl`", folder.display())]
+    #[error("{}: no records of the split `{split}`: expected `{split}.jsonl`, or shards `{split}_*.jsonl` or `{split}-*.jsonl`, each plain or as `.jsonl.zst`", folder.display())]
     NoSplit {
         /// The folder that was searched.
         folder: PathBuf,

@@ -155,6 +155,16 @@ pub fn read_records(
     })
 }
 
+/// Checks one record that stands in `text`; `path` and `line` are its place in messages.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_record(path: &Path, line: u64, text: &str, options: &ReadOptions) -> Result<()> {
+    let trail = Trail::default();
+    let raw = parse_with(path, line, text, &trail, RecordSeed { trail: &trail, options })?;
+    raw.check(path, line, options, &mut ReadCounts::default()).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

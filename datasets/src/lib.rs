@@ -11,7 +11,7 @@
 //! | [`sampler`] | which records go into which batch |
 //! | [`cache`] | embeddings on disk, found again by content |
 //! | [`table`] | rows in and out of commands, as JSON lines or Parquet |
-//! | [`rng`], [`lines`], [`atomic`] | random streams by name, lines with numbers, files that are whole or absent |
+//! | [`rng`], [`lines`], [`atomic`] | random streams by name, lines with numbers, compressed or not, files that are whole or absent |
 //!
 //! Shapes in the documentation use these letters throughout: B batch, L length, D model width, H heads, K key/value
 //! heads, C head width, F feed-forward width, V vocabulary, N nodes, E edges, G graphs.
@@ -44,5 +44,5 @@ mod workflow;
 
 pub use error::{Error, RecordError, Result};
 pub use index::FloraIndex;
-pub use splits::Split;
+pub use splits::{Split, matching};
 pub use workflow::Workflow;

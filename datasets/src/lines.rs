@@ -2,7 +2,7 @@
 
 use crate::error::{Error, RecordError, Result};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Stdin};
+use std::io::{self, BufRead, BufReader, Read, Stdin};
 use std::path::{Path, PathBuf};
 
 /// Reads lines one by one into one buffer.
@@ -20,17 +20,47 @@ pub struct Lines<R> {
     hasher: blake3::Hasher,
 }
 
-/// Lines of a file.
-pub type FileLines = Lines<BufReader<File>>;
+/// Lines of a file, plain or compressed.
+pub type FileLines = Lines<Box<dyn BufRead + Send>>;
+
+/// How a file begins that zstd has compressed.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 /// Lines of the standard input.
 pub type StdinLines = Lines<BufReader<Stdin>>;
 
 impl FileLines {
-    /// Opens a file; `limit` is the largest number of bytes in a line.
+    /// Opens a file; one that zstd has compressed, as its first bytes say, is read as its text. `limit` is the largest number of
+    /// bytes in a line of the text, so that a small file cannot fill the memory.
     pub fn open(path: &Path, limit: usize) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        Ok(Self::new(BufReader::with_capacity(1 << 18, file), path, limit))
+        Ok(Self::new(reader(path)?, path, limit))
+    }
+}
+
+/// The text of a file, whether zstd has compressed it or not.
+pub(crate) fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    unpacked(BufReader::with_capacity(1 << 18, file)).map_err(Error::io(path, "read"))
+}
+
+/// The text behind bytes that zstd may have compressed.
+pub(crate) fn unpacked(mut reader: impl BufRead + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+    if !reader.fill_buf()?.starts_with(&ZSTD_MAGIC) {
+        return Ok(Box::new(reader));
+    }
+    let decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+    Ok(Box::new(BufReader::with_capacity(1 << 18, Unpacking(decoder))))
+}
+
+/// Says of a fault in compressed bytes what it is.
+struct Unpacking<R>(R);
+
+impl<R: Read> Read for Unpacking<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => io::Error::new(kind, format!("its compressed text is damaged or cut off ({error})")),
+        })
     }
 }
 
@@ -58,7 +88,7 @@ impl<R: BufRead> Lines<R> {
         self.number
     }
 
-    /// The BLAKE3 hash of all bytes taken so far: after the last line, that of the file.
+    /// The BLAKE3 hash of all bytes of text taken so far: after the last line, that of the file before it was compressed.
     pub fn hash(&self) -> blake3::Hash {
         self.hasher.finalize()
     }
@@ -91,8 +121,14 @@ impl<R: BufRead> Lines<R> {
         self.buffer.clear();
         // One byte more than allowed: for the newline, or to see that the line is too long.
         let mut limited = self.reader.by_ref().take(self.limit as u64 + 1);
-        if limited.read_until(b'\n', &mut self.buffer).map_err(Error::io(&self.path, "read"))? == 0 {
-            return Ok(false);
+        match limited.read_until(b'\n', &mut self.buffer) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::Other) => {
+                self.number += 1;
+                return Err(self.problem("a line that can be read", error.to_string(), "copy the file again"));
+            }
+            Err(error) => return Err(Error::io(&self.path, "read")(error)),
         }
         self.hasher.update(&self.buffer);
         self.number += 1;
@@ -145,6 +181,40 @@ mod tests {
         assert_eq!(read(text.as_bytes(), 100).unwrap(), want);
         assert_eq!(read(b"", 10).unwrap(), vec![]);
         assert_eq!(read(b"x\n", 1).unwrap(), vec![(1, "x".to_owned())]);
+    }
+
+    #[test]
+    fn compressed_files_are_read_as_their_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.jsonl.zst");
+        let read = |limit| {
+            let mut lines = FileLines::open(&path, limit).unwrap();
+            let mut found = Vec::new();
+            while let Some((number, line)) = lines.next_line()? {
+                found.push((number, line.to_owned()));
+            }
+            Ok::<_, Error>(found)
+        };
+        // Two frames behind each other, as parallel compressors write them.
+        let mut packed = zstd::encode_all(&b"a\n\nb"[..], 3).unwrap();
+        packed.extend(zstd::encode_all(&b"c\nd\n"[..], 3).unwrap());
+        std::fs::write(&path, &packed).unwrap();
+        assert_eq!(read(100).unwrap(), [(1, "a".to_owned()), (3, "bc".to_owned()), (4, "d".to_owned())]);
+        // A small file of one long line.
+        std::fs::write(&path, zstd::encode_all(&vec![b'x'; 1 << 24][..], 3).unwrap()).unwrap();
+        let error = read(1000).unwrap_err().to_string();
+        assert!(error.contains("f.jsonl.zst:1: expected a line of at most 1000 bytes"), "{error}");
+        let text: Vec<u8> =
+            (0..9999).flat_map(|n: u32| format!("{}\n", blake3::hash(&n.to_le_bytes())).into_bytes()).collect();
+        let whole = zstd::encode_all(&text[..], 1).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let error = read(1000).unwrap_err().to_string();
+        assert!(error.contains("f.jsonl.zst:") && error.contains("damaged or cut off"), "{error}");
+        let mut wrong = whole.clone();
+        wrong[6..40].fill(0xFF);
+        std::fs::write(&path, &wrong).unwrap();
+        let error = read(1000).unwrap_err().to_string();
+        assert!(error.contains("f.jsonl.zst") && error.contains("damaged"), "{error}");
     }
 
     #[test]

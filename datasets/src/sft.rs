@@ -77,13 +77,38 @@ impl Default for SftDataset {
 }
 
 impl SftDataset {
-    /// Reads and tokenises a file of conversations.
+    /// Reads and tokenises one file of conversations: see [`SftDataset::from_chats`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn from_chat(path: &Path, tokenizer: &Tokenizer, options: &SftOptions) -> Result<Self> {
+        Self::from_chats(&[path], tokenizer, options)
+    }
+
+    /// Reads and tokenises files of conversations, one after the other as if they were one; lines count on from file to file,
+    /// but not in messages.
     ///
     /// # Errors
     /// Fails on a malformed line, on a conversation that the chat template refuses or in which nothing is learned, and
     /// when no sample is left; each names its place.
-    pub fn from_chat(path: &Path, tokenizer: &Tokenizer, options: &SftOptions) -> Result<Self> {
+    pub fn from_chats<P: AsRef<Path>>(paths: &[P], tokenizer: &Tokenizer, options: &SftOptions) -> Result<Self> {
         let mut dataset = Self::default();
+        let mut before = 0;
+        for path in paths {
+            before += dataset.read(path.as_ref(), before, tokenizer, options)?;
+        }
+        if dataset.is_empty() {
+            let SftCounts { read, overlong, .. } = dataset.counts;
+            let limit = options.max_length.unwrap_or_default();
+            let detail = format!("{read} conversations, {overlong} of them longer than {limit} tokens");
+            let path = paths.first().map(|path| path.as_ref().to_path_buf()).unwrap_or_default();
+            return Err(Error::Empty { path, detail });
+        }
+        Ok(dataset)
+    }
+
+    /// Adds the conversations of one file, after `before` lines of others; gives the number of its lines.
+    fn read(&mut self, path: &Path, before: u64, tokenizer: &Tokenizer, options: &SftOptions) -> Result<u64> {
         let mut reader = ChatReader::open(path)?;
         loop {
             let chunk = reader.by_ref().take(CHUNK).collect::<Result<Vec<ChatRecord>>>()?;
@@ -100,16 +125,14 @@ impl SftDataset {
                 })
                 .collect();
             for (record, sample) in chunk.iter().zip(samples) {
-                dataset.push(path, record.line, &sample?, options)?;
+                let kept = self.len();
+                self.push(path, record.line, &sample?, options)?;
+                if let Some(line) = self.lines.get_mut(kept) {
+                    *line = u32::try_from(before + record.line).unwrap_or(u32::MAX);
+                }
             }
         }
-        if dataset.is_empty() {
-            let SftCounts { read, overlong, .. } = dataset.counts;
-            let limit = options.max_length.unwrap_or_default();
-            let detail = format!("{read} conversations, {overlong} of them longer than {limit} tokens");
-            return Err(Error::Empty { path: path.to_path_buf(), detail });
-        }
-        Ok(dataset)
+        Ok(reader.lines())
     }
 
     /// Adds one sample, or counts it as too long; `path` and `line` are its place in messages.

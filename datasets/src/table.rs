@@ -1,7 +1,7 @@
 //! Rows in and out of commands: JSON lines or Parquet, files or the standard streams.
 //!
 //! The name `-` means the standard input or output. What a file holds is seen from its first bytes, not from its name;
-//! what is written follows the name: `.parquet` and `.pq` give Parquet, everything else JSON lines. Output files appear
+//! what is written follows the name: `.parquet` and `.pq` give Parquet, everything else JSON lines, `.zst` compressed ones. Output files appear
 //! under their name only when they are complete.
 
 mod parquet;
@@ -14,7 +14,6 @@ use crate::json::parse_object;
 use crate::lines::Lines;
 use parquet::ParquetRows;
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -53,10 +52,9 @@ impl std::fmt::Debug for RowReader {
 /// Opens a file of rows, or the standard input for `-`.
 pub fn read_rows(path: &Path) -> Result<RowReader> {
     let mut reader: Box<dyn BufRead + Send> = if is_standard_stream(path) {
-        Box::new(BufReader::new(std::io::stdin()))
+        crate::lines::unpacked(BufReader::new(std::io::stdin())).map_err(Error::io(path, "read"))?
     } else {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        Box::new(BufReader::with_capacity(1 << 18, file))
+        crate::lines::reader(path)?
     };
     let is_parquet = reader.fill_buf().map_err(Error::io(path, "read"))?.starts_with(PARQUET_MAGIC);
     let source = if !is_parquet {
@@ -125,7 +123,7 @@ mod tests {
     #[test]
     fn rows_go_out_and_come_back() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["rows.jsonl", "rows.parquet"] {
+        for name in ["rows.jsonl", "rows.jsonl.zst", "rows.parquet"] {
             let path = folder.path().join(name);
             let mut writer = RowWriter::create(&path).unwrap();
             for row in sample() {

@@ -13,12 +13,16 @@
 //! | [`run`] | stage after stage: skip, continue or redo; the run folder; what each stage does |
 //! | [`train`] | the step loop on burn-train: checkpoints, evaluation, schedules, dashboard |
 //! | [`learners`] | what is trained: decoder, value head, GLOW predictor, its warm-up; their batches |
+//! | [`docs`] | the reference of the recipe language, from its own source |
 //! | [`embedding`] | vectors of token sequences by a decoder |
 //! | [`judge`] | a decoder that says whether a workflow solves a task |
 //! | [`client`] | a client of OpenAI-compatible servers |
+//! | [`hub`] | models and data from a hub, through the cache that other tools share |
 //! | [`eval`] | metrics: pure functions of scores |
 //! | [`report`] | manifests, logs, tables, plots |
 //! | [`commands`] | commands on files of rows: embed, score, generate, merge, predict |
+//! | [`plan`] | what a recipe will take: counts, memory, disk, time |
+//! | [`preview`] | what a stage will train on |
 //! | [`mod@bench`] | speed and memory, beside the usual way in Python |
 //! | [`device`] | the only place that knows which devices there are |
 //! | [`cli`] | the command line and exit codes |
@@ -46,11 +50,15 @@ pub mod client;
 pub mod commands;
 pub mod device;
 pub mod diagnostics;
+pub mod docs;
 pub mod embedding;
 mod error;
 pub mod eval;
+pub mod hub;
 pub mod judge;
 pub mod learners;
+pub mod plan;
+pub mod preview;
 mod progress;
 pub mod recipe;
 pub mod report;

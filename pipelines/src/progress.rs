@@ -16,3 +16,16 @@ pub(crate) fn bar(label: &str, total: usize) -> ProgressBar {
     bar.set_prefix(format!("[{label}]"));
     bar
 }
+
+/// The same for a transfer of so many bytes.
+pub(crate) fn bytes(label: &str, total: u64) -> ProgressBar {
+    if total == 0 || crate::run::is_quiet() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(format!("[{label}]"));
+    bar
+}

@@ -5,6 +5,7 @@
 //! workspace, else in `tests/fixtures`. A test whose folder is in none of them prints `skipped: …` and passes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+pub mod hub;
 pub mod program;
 pub mod server;
 mod tensors;

@@ -15,18 +15,27 @@ use std::io::{BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
 
 /// Where lines go.
-#[derive(Debug)]
 enum LineOutput {
     File(AtomicFile),
+    Compressed(Box<zstd::stream::write::Encoder<'static, AtomicFile>>),
     Stdout(BufWriter<Stdout>),
 }
+
+/// As the `zstd` program compresses where nothing is said.
+const LEVEL: i32 = 3;
 
 impl LineOutput {
     fn create(path: &Path) -> Result<Self> {
         if is_standard_stream(path) {
             return Ok(Self::Stdout(BufWriter::new(std::io::stdout())));
         }
-        AtomicFile::create(path).map(Self::File)
+        let file = AtomicFile::create(path)?;
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zst")) {
+            let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL).map_err(Error::io(path, "write"))?;
+            encoder.include_checksum(true).map_err(Error::io(path, "write"))?;
+            return Ok(Self::Compressed(Box::new(encoder)));
+        }
+        Ok(Self::File(file))
     }
 
     fn write(&mut self, path: &Path, row: &impl Serialize) -> Result<()> {
@@ -34,6 +43,7 @@ impl LineOutput {
         line.push(b'\n');
         match self {
             Self::File(file) => file.write_all(&line),
+            Self::Compressed(encoder) => encoder.write_all(&line),
             Self::Stdout(stdout) => stdout.write_all(&line),
         }
         .map_err(Error::io(path, "write"))
@@ -42,6 +52,7 @@ impl LineOutput {
     fn finish(self, path: &Path) -> Result<()> {
         match self {
             Self::File(file) => file.commit(),
+            Self::Compressed(encoder) => encoder.finish().map_err(Error::io(path, "write"))?.commit(),
             Self::Stdout(mut stdout) => stdout.flush().map_err(Error::io(path, "write")),
         }
     }
@@ -50,13 +61,17 @@ impl LineOutput {
 /// Writes rows as JSON lines or, to a name that ends in `.parquet`, as a table.
 ///
 /// A table needs columns of one type each, and is held in memory until the end.
-#[derive(Debug)]
 pub struct RowWriter {
     path: PathBuf,
     output: RowOutput,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for RowWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowWriter").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 enum RowOutput {
     Lines(LineOutput),
     Table { file: AtomicFile, json: Vec<u8> },

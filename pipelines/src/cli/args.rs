@@ -32,8 +32,19 @@ pub enum Command {
     Run(RunArgs),
     /// Check recipes: syntax, names, ranges, files. Changes nothing
     Check(CheckArgs),
+    /// Show what a recipe will take: records, tokens, steps, parameters, memory, disk, time. Starts nothing
+    Plan(PlanArgs),
+    /// Show what a stage will train on: the text with what is learned of it, token counts, packing. Starts nothing
+    Preview(PreviewArgs),
+    /// Show the recipes in a folder, and how far runs are
+    List(ListArgs),
+    /// The reference of the recipe language: stages, their settings and defaults
+    Docs(DocsArgs),
     /// Show what runs gave, and draw their plots
     Report(ReportArgs),
+    /// Look into data, make some, change its form
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Turn texts into vectors
     Embed(EmbedArgs),
     /// Log-probabilities of given tokens
@@ -100,6 +111,67 @@ pub struct CheckArgs {
     pub print: bool,
 }
 
+/// `hearth plan`. Counts are exact; memory, disk and time are estimated. Data that stages make is made in a temporary place,
+/// and what the recipe names on a hub is fetched.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The recipe's file
+    pub recipe: PathBuf,
+    /// What to change in it.
+    #[command(flatten)]
+    pub changes: RecipeChanges,
+    /// Do not run a few steps of every training to estimate its time
+    #[arg(long)]
+    pub no_probe: bool,
+    /// Print one JSON object: bytes and seconds
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hearth preview`. The stages that make the data are done in a temporary place, and what the recipe names on a hub is
+/// fetched.
+#[derive(Debug, Args)]
+pub struct PreviewArgs {
+    /// The recipe's file
+    pub recipe: PathBuf,
+    /// An Sft stage by its name [default: the first one]
+    pub stage: Option<String>,
+    /// What to change in the recipe.
+    #[command(flatten)]
+    pub changes: RecipeChanges,
+    /// How many samples to show, in the order of training
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub samples: usize,
+    /// Put ⟦ ⟧ around what is learned instead of colour; so it is too where there is no terminal or NO_COLOR is set
+    #[arg(long)]
+    pub plain: bool,
+    /// Write one page with everything, to look at in a browser, instead
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// `hearth list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to look for recipes, folders below it included
+    #[arg(default_value = "recipes", value_name = "DIR")]
+    pub folder: PathBuf,
+    /// The folder of all runs
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    pub runs: PathBuf,
+    /// Print one JSON object: `recipes` and `runs`
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hearth docs`.
+#[derive(Debug, Args)]
+pub struct DocsArgs {
+    /// A stage or a type, such as Sft, glow-train or LoraConfig; without, all of them by name
+    #[arg(value_name = "STAGE|TYPE")]
+    pub name: Option<String>,
+}
+
 /// `hearth report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -109,6 +181,126 @@ pub struct ReportArgs {
     /// Print one JSON object instead of tables: stage → metric → number, for several runs by their names
     #[arg(long)]
     pub json: bool,
+}
+
+/// `hearth data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Count what is in a folder of FLORA records
+    Stats(StatsArgs),
+    /// Write questions about the workflows of FLORA folders: train.jsonl, test.jsonl and questions.json
+    GraphQuestions(QuestionsArgs),
+    /// Write generated FLORA records with a planted rule: train.jsonl, val.jsonl and test.jsonl
+    Synthesize(SynthesizeArgs),
+    /// Change records between JSON lines, compressed ones (.jsonl.zst) and Parquet
+    Convert(ConvertArgs),
+}
+
+/// `hearth data stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Folder with train.jsonl, val.jsonl or test.jsonl, or shards of them; .zst is read too
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Folder of a tokenizer: counts tokens, and texts of more than 256 and 512 of them
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hearth data graph-questions`.
+#[derive(Debug, Args)]
+pub struct QuestionsArgs {
+    /// Folders with train.jsonl, or shards of it
+    #[arg(required = true, value_name = "DIR")]
+    pub data: Vec<PathBuf>,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Rounds of questions per workflow
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rounds: u32,
+    /// Workflows held out for test.jsonl, at most a fifth of all
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub test_workflows: usize,
+    /// A RON file with prompt templates of your own
+    #[arg(long, value_name = "FILE")]
+    pub templates: Option<PathBuf>,
+    /// Where all draws come from
+    #[arg(long, value_name = "S", default_value_t = 42)]
+    pub seed: u64,
+}
+
+/// `hearth data synthesize`.
+#[derive(Debug, Args)]
+pub struct SynthesizeArgs {
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Distinct workflows
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub workflows: usize,
+    /// Distinct tasks
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub tasks: usize,
+    /// Records for training
+    #[arg(long, value_name = "N", default_value_t = 1600)]
+    pub train: usize,
+    /// Records for validation
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub val: usize,
+    /// Records for testing
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub test: usize,
+    /// The fewest nodes of a workflow
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub min_nodes: usize,
+    /// The most nodes of a workflow
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub max_nodes: usize,
+    /// The share of labels that are turned over
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub label_noise: f64,
+    /// Where all draws come from
+    #[arg(long, value_name = "S", default_value_t = 42)]
+    pub seed: u64,
+}
+
+/// `hearth data convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// JSON lines, plain or compressed, or Parquet; - for standard input
+    #[arg(value_name = "INPUT")]
+    pub input: PathBuf,
+    /// File to write: .parquet, .zst for compressed JSON lines, else JSON lines; - for standard output
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// What the records are, each of which is checked [default: what the first one looks like]
+    #[arg(long, value_enum)]
+    pub format: Option<RecordFormat>,
+}
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordFormat {
+    /// Records of FLORA-Bench
+    Flora,
+    /// Chats
+    Chat,
+    /// Any rows
+    Rows,
+}
+
+impl RecordFormat {
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Flora => "FLORA records",
+            Self::Chat => "chats",
+            Self::Rows => "rows",
+        }
+    }
 }
 
 /// Where a command reads and writes: JSON lines, or Parquet if the name ends in `.parquet`.

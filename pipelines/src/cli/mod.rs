@@ -2,6 +2,10 @@
 
 pub mod args;
 mod check;
+mod docs;
+mod list;
+mod plan;
+mod preview;
 mod run;
 
 use std::io::{IsTerminal, Write};
@@ -13,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::commands;
 use crate::diagnostics::{render, render_error};
 use crate::{Error, Result};
-use args::{Cli, Command, GlowCommand, LoraCommand};
+use args::{Cli, Command, DataCommand, GlowCommand, LoraCommand};
 
 /// The program. Exit codes: 0 done, 1 a run failed, 2 the recipe or the arguments are wrong, 130 interrupted.
 pub fn main() -> ExitCode {
@@ -56,7 +60,15 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Preview(args) => preview::preview(&args),
+        Command::List(args) => list::list(&args),
+        Command::Docs(args) => docs::docs(&args),
         Command::Report(args) => run::report_runs(&args),
+        Command::Data(DataCommand::Stats(args)) => commands::stats(&args),
+        Command::Data(DataCommand::GraphQuestions(args)) => commands::graph_questions(&args),
+        Command::Data(DataCommand::Synthesize(args)) => commands::synthesize(&args),
+        Command::Data(DataCommand::Convert(args)) => commands::convert(&args),
         Command::Embed(args) => commands::embed(&args),
         Command::Score(args) => commands::score(&args),
         Command::Generate(args) => commands::generate(&args),

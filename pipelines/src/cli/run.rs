@@ -2,6 +2,7 @@
 
 use super::args::{ReportArgs, RunArgs};
 use super::print;
+use crate::hub::{Folders, Hub, needed};
 use crate::recipe::Document;
 use crate::report::{Options, report};
 use crate::run::{RunEnd, RunOptions, execute};
@@ -19,11 +20,26 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     }
     // Where a handler is installed already, somebody else decides when to stop.
     let _ = crate::train::watch_for_ctrl_c();
-    let options = RunOptions { only: args.only.clone(), from: args.from.clone(), fresh: args.fresh };
+    let hub = fetch(&document)?;
+    let options = RunOptions { only: args.only.clone(), from: args.from.clone(), fresh: args.fresh, hub };
     match execute(document.recipe(), &document.text()?, &options)? {
         RunEnd::Interrupted => Err(Error::Interrupted),
         RunEnd::Finished => show(&[document.recipe().run_dir()], args.json),
     }
+}
+
+/// Fetches what the stages read from a hub, and checks the recipe again: now that it is there.
+pub(super) fn fetch(document: &Document) -> Result<Folders> {
+    if needed(document.recipe()).is_empty() {
+        return Ok(Folders::new());
+    }
+    let hub = Hub::from_env().map_err(crate::run::Error::from)?;
+    let folders = hub.fetch_all(document.recipe()).map_err(|error| match error {
+        crate::hub::Error::Interrupted => Error::Interrupted,
+        other => crate::run::Error::from(other).into(),
+    })?;
+    document.check_with(&hub.offline())?;
+    Ok(folders)
 }
 
 /// Reports on runs.

@@ -1,5 +1,6 @@
 //! Commands that work on files of rows, for use from scripts and other programs.
 
+mod data;
 mod embed;
 mod generate;
 mod merge;
@@ -7,6 +8,7 @@ mod predict;
 mod rows;
 mod score;
 
+pub use data::{convert, graph_questions, stats, synthesize};
 pub use embed::embed;
 pub use generate::generate;
 pub use merge::merge;

@@ -12,6 +12,7 @@ use super::spans::Node;
 use super::{Recipe, parity, rules, syntax};
 use crate::device::DeviceSpec;
 use crate::diagnostics::{Problem, SourceText, nearest};
+use crate::hub::Hub;
 use crate::{Error, Result};
 
 /// Larger files are no recipes.
@@ -114,7 +115,15 @@ impl Document {
     /// # Errors
     /// [`Error::Recipe`] with everything that is wrong, in the order of the file.
     pub fn check(&self) -> Result<()> {
-        found(rules::check(self, true))
+        self.check_with(&Hub::from_env().map_err(crate::run::Error::from)?)
+    }
+
+    /// The same with this hub's cache. What it lacks and may fetch is taken to be right; nothing is fetched here.
+    ///
+    /// # Errors
+    /// As [`Document::check`].
+    pub fn check_with(&self, hub: &Hub) -> Result<()> {
+        found(rules::check(self, Some(hub)))
     }
 
     /// Applies the rules for a recipe that is to run on another machine: its device and files need not be here.
@@ -122,7 +131,7 @@ impl Document {
     /// # Errors
     /// [`Error::Recipe`] with everything else that is wrong, in the order of the file.
     pub fn check_elsewhere(&self) -> Result<()> {
-        found(rules::check(self, false))
+        found(rules::check(self, None))
     }
 
     /// The recipe, with everything that [`Recipe::parity`] decides.

@@ -8,6 +8,8 @@ use burn_models::encoder::BertConfig;
 use datasets::synthetic::SyntheticConfig;
 use serde::{Deserialize, Serialize};
 
+use super::hub::{HubData, HubModel};
+
 /// A reference to something that a stage reads. Always written with its tag, so that a typing mistake in a name is never
 /// taken for a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +22,8 @@ pub enum Source {
     Stage(String),
     /// A file or folder; relative paths count from the working directory.
     Path(PathBuf),
+    /// A model on a hub, as in `Hub("Qwen/Qwen3-1.7B")`.
+    Hub(HubModel),
 }
 
 /// As it is written in a recipe: `Stage("sft")`.
@@ -30,6 +34,7 @@ impl fmt::Display for Source {
             Self::Data(key) => write!(f, "Data({key:?})"),
             Self::Stage(name) => write!(f, "Stage({name:?})"),
             Self::Path(path) => write!(f, "Path({path:?})"),
+            Self::Hub(hub) => hub.fmt(f),
         }
     }
 }
@@ -39,6 +44,8 @@ impl fmt::Display for Source {
 pub enum ModelSource {
     /// A folder in Hugging Face layout: `config.json`, `tokenizer.json`, `model.safetensors` or its shards.
     Path(PathBuf),
+    /// A model on a hub, as in `Hub("Qwen/Qwen3-1.7B")`.
+    Hub(HubModel),
     /// A fresh model with random weights, drawn from the recipe's seed and the entry's key.
     Init(InitModel),
 }
@@ -50,6 +57,20 @@ pub enum InitModel {
     Decoder(DecoderInit),
     /// A sentence encoder of the BERT family with mean pooling.
     Encoder(EncoderInit),
+}
+
+impl InitModel {
+    /// The model on a hub whose tokenizer it takes.
+    pub fn hub_tokenizer(&self) -> Option<&HubModel> {
+        let tokenizer = match self {
+            Self::Decoder(init) => &init.tokenizer,
+            Self::Encoder(init) => &init.tokenizer,
+        };
+        match tokenizer {
+            TokenizerSource::Hub(hub) => Some(hub),
+            _ => None,
+        }
+    }
 }
 
 /// Size of a fresh decoder. Fields are named as in Hugging Face's `config.json`; the vocabulary is the tokenizer's.
@@ -173,16 +194,21 @@ pub enum TokenizerSource {
     Builtin,
     /// A folder with a `tokenizer.json`.
     Path(PathBuf),
+    /// That of a model on a hub.
+    Hub(HubModel),
 }
 
 /// Where the records of an entry of `data` come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum DataSource {
-    /// A folder with `train.jsonl` (or `train_*.jsonl`), `val.jsonl` and `test.jsonl` in the record format of FLORA-Bench.
+    /// A folder with `train.jsonl`, `val.jsonl` and `test.jsonl` in the record format of FLORA-Bench. Instead of each there may be
+    /// shards, `train_*.jsonl` or `train-00000-of-00003.jsonl`, read as one; each may be compressed: `.jsonl.zst`.
     Flora(PathBuf),
     /// Generated FLORA records with planted rules.
     Synthetic(SyntheticConfig),
-    /// A file of chats, one `{"messages": […]}` per line; or a folder with `train.jsonl` and, to evaluate on,
-    /// `val.jsonl` or `test.jsonl`.
+    /// A file of chats, one `{"messages": […]}` per line; several by a pattern, `Chat("chats/*.jsonl")`; or a folder with
+    /// `train.jsonl` and, to evaluate on, `val.jsonl` or `test.jsonl`. Shards and compression as for `Flora`.
     Chat(PathBuf),
+    /// Data on a hub, as in `Hub(repo: "org/name", folder: "Coding-AF")`.
+    Hub(HubData),
 }

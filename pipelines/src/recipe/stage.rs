@@ -137,6 +137,20 @@ pub enum StageKind {
 }
 
 impl StageKind {
+    /// All of them, in the order of `Stage`.
+    pub const ALL: [Self; 10] = [
+        Self::GraphQuestions,
+        Self::Sft,
+        Self::MergeLora,
+        Self::Embed,
+        Self::GlowTrain,
+        Self::GlowEval,
+        Self::JudgeChats,
+        Self::ValueHeadTrain,
+        Self::JudgeEval,
+        Self::JudgePrompted,
+    ];
+
     /// The default name of such a stage.
     pub fn as_str(self) -> &'static str {
         match self {

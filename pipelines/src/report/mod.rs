@@ -39,6 +39,7 @@ pub use log::{METRICS_CSV, METRICS_JSONL, MetricsLog, Row, Split};
 pub use manifest::{MANIFEST, Manifest, Status, Timings};
 pub use precision::{precision_csv, precision_figure};
 pub use run::{Log, Run, Stage};
+pub(crate) use table::{Align, Table};
 pub use write::{read_scores, write_report};
 
 /// How a report is printed.

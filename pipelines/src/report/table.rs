@@ -5,7 +5,7 @@ pub(super) const NOTHING: &str = "-";
 
 /// How a column is aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     /// To the left.
     Left,
     /// At the decimal points.
@@ -14,7 +14,7 @@ pub(super) enum Align {
 
 /// A table of text. Groups of rows are set apart from each other.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     header: Vec<String>,
     align: Vec<Align>,
     groups: Vec<Vec<Vec<String>>>,
@@ -25,19 +25,19 @@ type Rule = [&'static str; 4];
 
 impl Table {
     /// A table without rows.
-    pub(super) fn new(columns: impl IntoIterator<Item = (String, Align)>) -> Self {
+    pub(crate) fn new(columns: impl IntoIterator<Item = (String, Align)>) -> Self {
         let (header, align) = columns.into_iter().map(|(name, align)| (clean(&name), align)).unzip();
         Self { header, align, groups: Vec::new() }
     }
 
     /// Adds a group of rows; missing cells at a row's end stay empty.
-    pub(super) fn group(&mut self, rows: Vec<Vec<String>>) {
+    pub(crate) fn group(&mut self, rows: Vec<Vec<String>>) {
         let cells = |row: Vec<String>| row.iter().map(|cell| clean(cell)).collect();
         self.groups.push(rows.into_iter().map(cells).collect());
     }
 
     /// The table as lines of text, with a frame of box characters or with spaces only.
-    pub(super) fn render(&self, boxed: bool) -> String {
+    pub(crate) fn render(&self, boxed: bool) -> String {
         let columns: Vec<Column> = (0..self.header.len()).map(|index| self.column(index)).collect();
         let widths: Vec<usize> = columns.iter().map(|column| column.width).collect();
         let line = |cells: Vec<String>| {

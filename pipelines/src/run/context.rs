@@ -7,6 +7,7 @@ use super::{
     embed, glow_eval, glow_train, graph_questions, judge_chats, judge_eval, judge_prompted, merge_lora, sft, sources,
     value_head,
 };
+use crate::hub::{Folders, Repo};
 use crate::recipe::{DataSource, ModelSource, Recipe, Source, Stage};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct StageContext<'a> {
     pub folder: PathBuf,
     /// The folders of the finished stages before it.
     pub finished: &'a BTreeMap<String, PathBuf>,
+    /// What was fetched from a hub.
+    pub hub: &'a Folders,
 }
 
 /// How a stage ended.
@@ -153,10 +156,14 @@ impl StageContext<'_> {
                     Some(settings) => format!("{settings}, seed {}", self.recipe.seed),
                     None => {
                         let path = self.path(field, source)?;
-                        if !path.exists() {
-                            return Err(self.input_error(field, &path, "there is no such file or folder"));
+                        let mut parts = Vec::new();
+                        for file in datasets::matching(&path)? {
+                            if !file.exists() {
+                                return Err(self.input_error(field, &path, "there is no such file or folder"));
+                            }
+                            parts.push(hashes.of(&file)?);
                         }
-                        hashes.of(&path)?
+                        parts.join(" ")
                     }
                 },
             };
@@ -173,7 +180,12 @@ impl StageContext<'_> {
         let text = |value: serde_json::Result<String>| value.map(Some).map_err(|e| self.error(e.to_string()));
         match source {
             Source::Model(key) => match self.recipe.models.get(key) {
-                Some(ModelSource::Init(init)) => text(serde_json::to_string(&(key, init))),
+                Some(ModelSource::Init(init)) => {
+                    // A branch may stand for another commit by now; the folder's name has it.
+                    let tokenizer = init.hub_tokenizer().map(|hub| self.fetched(&Repo::tokenizer(hub))).transpose()?;
+                    let tokenizer = tokenizer.map_or(String::new(), |folder| format!(" {}", folder.display()));
+                    Ok(text(serde_json::to_string(&(key, init)))?.map(|settings| settings + &tokenizer))
+                }
                 _ => Ok(None),
             },
             Source::Data(key) => match self.recipe.data.get(key) {
@@ -189,16 +201,24 @@ impl StageContext<'_> {
         let unknown = || self.input_error(field, Path::new(&source.to_string()), "the recipe has no such entry");
         match source {
             Source::Path(path) => Ok(path.clone()),
+            Source::Hub(hub) => self.fetched(&Repo::model(hub)),
             Source::Stage(name) => self.finished.get(name).cloned().ok_or_else(unknown),
             Source::Model(key) => match self.recipe.models.get(key).ok_or_else(unknown)? {
                 ModelSource::Path(path) => Ok(path.clone()),
+                ModelSource::Hub(hub) => self.fetched(&Repo::model(hub)),
                 ModelSource::Init(init) => sources::model(self, key, init),
             },
             Source::Data(key) => match self.recipe.data.get(key).ok_or_else(unknown)? {
                 DataSource::Flora(path) | DataSource::Chat(path) => Ok(path.clone()),
+                DataSource::Hub(hub) => self.fetched(&Repo::data(hub)),
                 DataSource::Synthetic(config) => sources::synthetic(self, key, config),
             },
         }
+    }
+
+    /// The folder of what was fetched from a hub before the run.
+    pub(super) fn fetched(&self, repo: &Repo) -> Result<PathBuf, Error> {
+        self.hub.get(repo).cloned().ok_or_else(|| self.error(format!("{repo} was not fetched")))
     }
 
     /// The folder of a decoder or encoder in Hugging Face layout: a stage that made one keeps it in `model/`.

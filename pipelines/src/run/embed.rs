@@ -21,6 +21,7 @@ use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Error> {
     let folder = context.path("data", &stage.data)?;
@@ -78,6 +79,16 @@ pub(crate) struct Embedder<'a> {
     pub(crate) label: String,
 }
 
+/// What an index gives to embed.
+pub(crate) struct Work {
+    /// The tokens of every workflow's prompt.
+    pub(crate) prompts: Vec<Vec<u32>>,
+    /// The number of tokens of every text.
+    pub(crate) text_tokens: Vec<usize>,
+    /// Numbers of a sentence vector.
+    pub(crate) text_width: usize,
+}
+
 /// A table, and what it took.
 pub(crate) struct Embeddings {
     pub(crate) table: Table,
@@ -90,6 +101,34 @@ pub(crate) struct Embeddings {
 }
 
 impl Embedder<'_> {
+    /// What there is to embed.
+    pub(crate) fn work(&self, index: &FloraIndex) -> Result<Work, Error> {
+        let settings = &self.info.settings;
+        let tokenizer = Tokenizer::from_folder(&self.info.llm)?;
+        let config = DecoderConfig::from_folder(&self.info.llm)?;
+        let templates = templates(settings.templates.as_deref())?;
+        let limit = settings.max_length.min(config.max_position_embeddings);
+        let encode = |workflow: u32| {
+            let workflow = index.workflow(workflow);
+            let prompt = templates.embed_prompt(&workflow.nodes, &workflow.edges, settings.node_render);
+            encode_prompt(&tokenizer, &prompt, limit, settings.truncation).map(|(ids, _)| ids)
+        };
+        let prompts = (0..index.workflows().len() as u32).into_par_iter().map(encode).collect::<Result<_, Error>>()?;
+        let encoder = self.sentence_encoder()?;
+        let length = |text: &Arc<str>| encoder.tokenize(text).map(|(ids, _)| ids.len());
+        let text_tokens = index.texts().par_iter().map(length).collect::<burn_models::Result<_>>()?;
+        Ok(Work { prompts, text_tokens, text_width: encoder.dim() })
+    }
+
+    /// The model of the sentence vectors.
+    pub(crate) fn sentence_encoder(&self) -> Result<SentenceEncoder, Error> {
+        let encoder = SentenceEncoder::from_folder(&self.info.text, FloatDType::F32, &self.device)?;
+        Ok(match self.info.settings.text_max_length {
+            Some(limit) => encoder.with_max_seq_length(limit)?,
+            None => encoder,
+        })
+    }
+
     /// The vectors of all workflows of an index.
     pub(crate) fn workflows(&self, index: &FloraIndex) -> Result<Option<Embeddings>, Error> {
         let settings = &self.info.settings;
@@ -139,11 +178,7 @@ impl Embedder<'_> {
     pub(crate) fn texts(&self, index: &FloraIndex) -> Result<Option<Embeddings>, Error> {
         let settings = &self.info.settings;
         let folder = &self.info.text;
-        let encoder = SentenceEncoder::from_folder(folder, FloatDType::F32, &self.device)?;
-        let encoder = match settings.text_max_length {
-            Some(limit) => encoder.with_max_seq_length(limit)?,
-            None => encoder,
-        };
+        let encoder = self.sentence_encoder()?;
         let space = EmbeddingSpace {
             space: "sentence".into(),
             weights: weights_hash(folder)?,

@@ -81,6 +81,9 @@ pub enum Error {
     /// A server does not answer.
     #[error(transparent)]
     Client(#[from] crate::client::Error),
+    /// Something cannot be had from a hub.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::Error),
     /// A manifest or log cannot be read or written.
     #[error(transparent)]
     Report(#[from] crate::report::Error),

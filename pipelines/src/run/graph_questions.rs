@@ -49,7 +49,7 @@ pub(super) fn run(context: &StageContext, stage: &GraphQuestions) -> Result<Stag
 }
 
 /// The built-in templates, or those of a RON file.
-pub(super) fn templates(path: Option<&Path>) -> Result<Templates, Error> {
+pub(crate) fn templates(path: Option<&Path>) -> Result<Templates, Error> {
     match path {
         Some(path) => load_templates(path).map_err(|e| Error::Templates(Box::new(e))),
         None => Ok(Templates::default()),

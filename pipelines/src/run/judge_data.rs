@@ -14,14 +14,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Records with their words.
-pub(super) struct JudgeData {
+pub(crate) struct JudgeData {
     pub(super) index: FloraIndex,
     pub(super) templates: Templates,
 }
 
 impl JudgeData {
     /// Reads some splits.
-    pub(super) fn read(
+    pub(crate) fn read(
         context: &StageContext,
         data: &Source,
         splits: &[Split],
@@ -36,7 +36,7 @@ impl JudgeData {
     }
 
     /// The records of a split that was read.
-    pub(super) fn records(&self, split: Split) -> Result<&Records, Error> {
+    pub(crate) fn records(&self, split: Split) -> Result<&Records, Error> {
         let missing = || DataError::NoSplit { folder: "data".into(), split: split.name() };
         Ok(self.index.split(split).ok_or_else(missing)?)
     }

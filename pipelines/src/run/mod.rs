@@ -18,6 +18,7 @@ mod judge_eval;
 mod judge_prompted;
 mod merge_lora;
 mod predictor;
+mod scout;
 mod scratch;
 mod sft;
 mod sources;
@@ -29,10 +30,16 @@ pub(crate) use embed::Embedder;
 pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Keys, Standardization, Table, glow_data};
 pub use error::Error;
 pub use glow_train::predictor_folder;
+pub(crate) use graph_questions::templates as load_words;
 pub use hashes::Hashes;
+pub(crate) use judge_data::JudgeData;
 pub use merge_lora::{MergeReport, merge};
 pub use predictor::{PredictorFile, StoredPredictor};
+pub(crate) use scout::{Scout, files_of};
+pub(crate) use sft::{files as sft_files, sample_options, step_plan, steps as sft_steps};
+pub(crate) use value_head::value_prompts;
 
+use crate::hub::Folders;
 use crate::recipe::{Recipe, Stage};
 use crate::report::{Manifest, Status, Timings};
 use crate::train::stop_requested;
@@ -50,6 +57,8 @@ pub struct RunOptions {
     pub from: Option<String>,
     /// Start the selected stages again, even finished ones.
     pub fresh: bool,
+    /// What was fetched from a hub: everything that [`hub::needed`](crate::hub::needed) lists.
+    pub hub: Folders,
 }
 
 /// How a run ended.
@@ -92,6 +101,7 @@ pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<Ru
             name: name.clone(),
             folder: run.stage(index + 1, &name)?,
             finished: &finished,
+            hub: &options.hub,
         };
         let selected = selected(index, &name);
         let missing = context.missing_input(stage);

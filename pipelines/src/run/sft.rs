@@ -2,8 +2,7 @@
 
 use super::context::{StageContext, StageEnd};
 use super::error::Error;
-use super::graph_questions::{TEST, TRAIN};
-use super::judge_chats::VAL;
+use super::graph_questions::TRAIN;
 use super::merge_lora::copy_tokenizer;
 use crate::learners::{CausalLm, LmBatches};
 use crate::recipe::{BestBy, Sft};
@@ -11,6 +10,7 @@ use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, f
 use burn::module::Module;
 use burn_models::decoder::{Decoder, SaveModel};
 use burn_models::text::{ChatOptions, SuperviseOptions, Tokenizer, Turns};
+use datasets::Split;
 use datasets::sft::{PlanConfig, SftDataset, SftOptions, StepPlan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,35 @@ pub(super) fn adapter_folder(folder: &Path) -> PathBuf {
     if inner.is_dir() { inner } else { folder.to_path_buf() }
 }
 
+/// How chats become samples of a model with so many positions.
+pub(crate) fn sample_options(stage: &Sft, positions: usize) -> SftOptions {
+    SftOptions {
+        supervise: SuperviseOptions {
+            chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
+            turns: Turns::All,
+            assistant_prefix: stage.assistant_prefix.clone(),
+            supervise_trailing_newline: stage.supervise_trailing_newline,
+        },
+        max_length: Some(stage.max_length.min(positions)),
+        ..SftOptions::default()
+    }
+}
+
+/// Which samples go into which step.
+pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, seed: u64) -> datasets::Result<StepPlan> {
+    let Sft { sequences_per_step, micro_tokens, packing, .. } = *stage;
+    StepPlan::new(data, PlanConfig { sequences_per_step, micro_tokens, packing }, stream(seed, "data", &[]))
+}
+
+/// Optimizer steps of the whole stage, unless it stops early.
+pub(crate) fn steps(stage: &Sft, per_epoch: usize) -> usize {
+    let all = stage.epochs * per_epoch;
+    stage.max_steps.map_or(all, |most| most.min(all))
+}
+
 pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error> {
     let base = context.model_folder("model", &stage.model)?;
-    let (train_file, valid_file) = files(context, stage)?;
+    let (train_files, valid_files) = files(context, stage)?;
     let tokenizer = Tokenizer::from_folder(&base)?;
     let device = context.device.clone().autodiff();
     let decoder = Decoder::from_folder(&base, stage.dtype.into(), &device)?;
@@ -41,22 +67,9 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     };
     let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
 
-    let options = SftOptions {
-        supervise: SuperviseOptions {
-            chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
-            turns: Turns::All,
-            assistant_prefix: stage.assistant_prefix.clone(),
-            supervise_trailing_newline: stage.supervise_trailing_newline,
-        },
-        max_length: Some(stage.max_length.min(decoder.config().max_position_embeddings)),
-        ..SftOptions::default()
-    };
-    let plan = |data: &SftDataset| {
-        let (sequences_per_step, micro_tokens) = (stage.sequences_per_step, stage.micro_tokens);
-        let config = PlanConfig { sequences_per_step, micro_tokens, packing: stage.packing };
-        StepPlan::new(data, config, stream(seed, "data", &[]))
-    };
-    let train = Arc::new(SftDataset::from_chat(&train_file, &tokenizer, &options)?);
+    let options = sample_options(stage, decoder.config().max_position_embeddings);
+    let plan = |data: &SftDataset| step_plan(stage, data, seed);
+    let train = Arc::new(SftDataset::from_chats(&train_files, &tokenizer, &options)?);
     let counts = train.counts();
     context.say(&format!(
         "{} chats ({} too long), {} tokens, {} of them learned",
@@ -67,8 +80,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     ));
     let train_plan = plan(&train)?;
     let steps_per_epoch = train_plan.steps_per_epoch();
-    let all = stage.epochs * steps_per_epoch;
-    let steps = stage.max_steps.map_or(all, |most| most.min(all));
+    let steps = steps(stage, steps_per_epoch);
     let batches = |data: Arc<SftDataset>, plan: StepPlan, len: usize| LmBatches {
         data,
         plan,
@@ -77,9 +89,9 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         seed: stream(seed, "dropout", &[]),
         len,
     };
-    let valid: LmBatches = match (&stage.eval, &valid_file) {
-        (Some(eval), Some(file)) => {
-            let data = SftDataset::from_chat(file, &tokenizer, &options)?;
+    let valid: LmBatches = match (&stage.eval, &valid_files) {
+        (Some(eval), Some(files)) => {
+            let data = SftDataset::from_chats(files, &tokenizer, &options)?;
             let valid_plan = plan(&data)?;
             let most = eval.max_records.map_or(usize::MAX, |n| n.div_ceil(stage.sequences_per_step).max(1));
             let count = valid_plan.steps_per_epoch().min(most);
@@ -168,15 +180,23 @@ impl Output {
 }
 
 /// The chats to train on, and those to evaluate on where there are any.
-fn files(context: &StageContext, stage: &Sft) -> Result<(PathBuf, Option<PathBuf>), Error> {
+pub(crate) fn files(context: &StageContext, stage: &Sft) -> Result<(Vec<PathBuf>, Option<Vec<PathBuf>>), Error> {
     let path = context.path("data", &stage.data)?;
     if !path.is_dir() {
-        return Ok((path, None));
+        return Ok((datasets::matching(&path)?, None));
     }
-    let train = path.join(TRAIN);
-    let filled = |file: &Path| std::fs::metadata(file).is_ok_and(|meta| meta.len() > 0);
-    if !filled(&train) {
-        return Err(context.input_error("data", &train, "there are no chats to train on"));
+    let filled = |split: Split| -> Result<Vec<PathBuf>, Error> {
+        let mut files = split.files(&path)?;
+        files.retain(|file| std::fs::metadata(file).is_ok_and(|meta| meta.len() > 0));
+        Ok(files)
+    };
+    let train = filled(Split::Train)?;
+    if train.is_empty() {
+        return Err(context.input_error("data", &path.join(TRAIN), "there are no chats to train on"));
     }
-    Ok((train, [VAL, TEST].map(|name| path.join(name)).into_iter().find(|file| filled(file))))
+    let held_out = match filled(Split::Val)? {
+        files if files.is_empty() => filled(Split::Test)?,
+        files => files,
+    };
+    Ok((train, Some(held_out).filter(|files| !files.is_empty())))
 }

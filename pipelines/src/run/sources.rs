@@ -3,6 +3,7 @@
 use super::context::StageContext;
 use super::error::Error;
 use super::folder::write_json;
+use crate::hub::Repo;
 use crate::recipe::{DecoderInit, EncoderInit, InitModel, TokenizerSource};
 use crate::train::stream;
 use burn::tensor::FloatDType;
@@ -18,7 +19,11 @@ const MADE: &str = "made.json";
 /// The folder of a fresh model.
 pub(super) fn model(context: &StageContext, key: &str, init: &InitModel) -> Result<PathBuf, Error> {
     let folder = context.run.path().join("sources").join(key);
-    let settings = serde_json::json!({ "init": init, "seed": context.recipe.seed });
+    let mut settings = serde_json::json!({ "init": init, "seed": context.recipe.seed });
+    if let Some(hub) = init.hub_tokenizer() {
+        // A branch may stand for another commit by now; the folder's name has it.
+        settings["tokenizer"] = context.fetched(&Repo::tokenizer(hub))?.to_string_lossy().into();
+    }
     make(context, &folder, &settings, |folder| {
         let seed = stream(context.recipe.seed, &format!("model {key}"), &[]);
         match init {
@@ -60,15 +65,16 @@ fn make(
     write_json(&made, settings)
 }
 
-fn tokenizer(source: &TokenizerSource, builtin: Builtin) -> Result<Tokenizer, Error> {
+fn tokenizer(context: &StageContext, source: &TokenizerSource, builtin: Builtin) -> Result<Tokenizer, Error> {
     Ok(match source {
         TokenizerSource::Builtin => Tokenizer::builtin(builtin)?,
         TokenizerSource::Path(path) => Tokenizer::from_folder(path)?,
+        TokenizerSource::Hub(hub) => Tokenizer::from_folder(&context.fetched(&Repo::tokenizer(hub))?)?,
     })
 }
 
 fn decoder(context: &StageContext, init: &DecoderInit, seed: u64, folder: &Path) -> Result<(), Error> {
-    let tokenizer = tokenizer(&init.tokenizer, Builtin::Decoder)?;
+    let tokenizer = tokenizer(context, &init.tokenizer, Builtin::Decoder)?;
     let config = DecoderConfig {
         bos_token_id: tokenizer.bos_id(),
         eos_token_id: tokenizer.eos_ids().to_vec(),
@@ -81,7 +87,7 @@ fn decoder(context: &StageContext, init: &DecoderInit, seed: u64, folder: &Path)
 }
 
 fn encoder(context: &StageContext, init: &EncoderInit, seed: u64, folder: &Path) -> Result<(), Error> {
-    let tokenizer = tokenizer(&init.tokenizer, Builtin::Encoder)?;
+    let tokenizer = tokenizer(context, &init.tokenizer, Builtin::Encoder)?;
     let config = BertConfig { pad_token_id: tokenizer.fill_id(), ..init.config(tokenizer.vocab_size()) };
     let options = SentenceOptions::default();
     Ok(SentenceEncoder::init(&config, tokenizer, &options, seed, &context.device)?.save(folder)?)

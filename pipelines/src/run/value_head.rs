@@ -135,6 +135,19 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
     Ok(end.after(fitted.earlier_seconds))
 }
 
+/// The prompts that a stage trains on, with the tokenizer of its model.
+pub(crate) fn value_prompts(
+    context: &StageContext,
+    stage: &ValueHeadTrain,
+    tokenizer: Tokenizer,
+    positions: usize,
+) -> Result<JudgedPrompts, Error> {
+    let words = stage.templates.as_deref();
+    let data = JudgeData::read(context, &stage.data, &[Split::Train], stage.labels, stage.on_bad_edge, words)?;
+    let encoder = JudgeEncoder::new(tokenizer, &data.templates.judge, &stage.prompt, positions)?;
+    prompts(&data, &encoder, stage, Split::Train, context.recipe.seed)
+}
+
 /// The prompts of a split, the rarer label repeated where that is asked for.
 fn prompts(
     data: &JudgeData,

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use super::sources::inputs;
 use super::{Place, Report};
 use crate::Error;
+use crate::hub::{Hub, Repo};
 use crate::recipe::document::{load_templates, read_small, similar};
-use crate::recipe::{Artifact, DataSource, Dtype, InitModel, ModelSource, Source, Stage, TokenizerSource};
+use crate::recipe::{Artifact, DataFormat, DataSource, Dtype, InitModel, ModelSource, Source, Stage, TokenizerSource};
 
-pub(super) fn check(report: &mut Report) {
+pub(super) fn check(report: &mut Report, hub: &Hub) {
     let recipe = report.recipe();
     device(report);
     if recipe.runs.exists() && !recipe.runs.is_dir() {
@@ -28,16 +29,21 @@ pub(super) fn check(report: &mut Report) {
         let place = Place::of("models").key(key);
         match model {
             ModelSource::Path(path) => model_folder(report, &place, path, None),
-            ModelSource::Init(InitModel::Decoder(init)) => tokenizer(report, &place, &init.tokenizer),
-            ModelSource::Init(InitModel::Encoder(init)) => tokenizer(report, &place, &init.tokenizer),
+            ModelSource::Hub(model) => {
+                if let Some(path) = fetched(report, &place, hub, &Repo::model(model)) {
+                    model_folder(report, &place, &path, None);
+                }
+            }
+            ModelSource::Init(InitModel::Decoder(init)) => tokenizer(report, &place, hub, &init.tokenizer),
+            ModelSource::Init(InitModel::Encoder(init)) => tokenizer(report, &place, hub, &init.tokenizer),
         }
     }
     for (key, data) in &recipe.data {
-        data_entry(report, key, data, &[]);
+        data_entry(report, hub, key, data, &[]);
     }
     for (index, stage) in recipe.stages.iter().enumerate() {
         for (place, field, source) in inputs(index, stage) {
-            input(report, &place, source, stage, field);
+            input(report, hub, &place, source, stage, field);
         }
         if let Stage::JudgePrompted(prompted) = stage
             && let Some(name) = prompted.client.key.as_deref().and_then(|key| key.strip_prefix("env:"))
@@ -81,7 +87,7 @@ fn device(report: &mut Report) {
 }
 
 /// What a stage reads from disk.
-fn input(report: &mut Report, place: &Place, source: &Source, stage: &Stage, field: &str) {
+fn input(report: &mut Report, hub: &Hub, place: &Place, source: &Source, stage: &Stage, field: &str) {
     let recipe = report.recipe();
     let needed = stage.kind().needs(field);
     let splits: &[Split] = match stage {
@@ -93,16 +99,26 @@ fn input(report: &mut Report, place: &Place, source: &Source, stage: &Stage, fie
     };
     match source {
         Source::Model(key) => {
-            if let Some(ModelSource::Path(path)) = recipe.models.get(key) {
-                model_of_sort(report, place, path, needed);
+            let path = match recipe.models.get(key) {
+                Some(ModelSource::Path(path)) => Some(path.clone()),
+                Some(ModelSource::Hub(model)) => hub.cached(&Repo::model(model)).map(|(path, _)| path),
+                _ => None,
+            };
+            if let Some(path) = path {
+                model_of_sort(report, place, &path, needed);
             }
         }
         Source::Data(key) => {
             if let Some(data) = recipe.data.get(key) {
-                data_entry(report, key, data, splits);
+                data_entry(report, hub, key, data, splits);
             }
         }
         Source::Stage(_) => {}
+        Source::Hub(model) => {
+            if let Some(path) = fetched(report, place, hub, &Repo::model(model)) {
+                model_folder(report, place, &path, Some(needed));
+            }
+        }
         Source::Path(path) => match needed {
             Artifact::Flora => flora(report, place, path, splits),
             Artifact::Chats => chats(report, place, path),
@@ -122,13 +138,34 @@ fn input(report: &mut Report, place: &Place, source: &Source, stage: &Stage, fie
     }
 }
 
-fn data_entry(report: &mut Report, key: &str, data: &DataSource, splits: &[Split]) {
+fn data_entry(report: &mut Report, hub: &Hub, key: &str, data: &DataSource, splits: &[Split]) {
     let place = Place::of("data").key(key);
     match data {
         DataSource::Flora(path) => flora(report, &place, path, splits),
         DataSource::Chat(path) => chats(report, &place, path),
         DataSource::Synthetic(_) => {}
+        DataSource::Hub(data) => {
+            // A copy that may be older than what is on the hub says nothing about that.
+            let repo = Repo::data(data);
+            let path = fetched(report, &place, hub, &repo).filter(|_| hub.is_offline());
+            match (path, data.format) {
+                (Some(path), DataFormat::Flora) => flora(report, &place, &path, splits),
+                (Some(path), DataFormat::Chat) => chats(report, &place, &path),
+                (None, _) => {}
+            }
+        }
     }
+}
+
+/// The folder of what was fetched from a hub, unless there is more to fetch; reports what is not there and cannot be.
+fn fetched(report: &mut Report, place: &Place, hub: &Hub, repo: &Repo) -> Option<PathBuf> {
+    let cached = hub.cached(repo);
+    if cached.is_none() && hub.is_offline() {
+        let message = format!("{repo} is not in {}, and HF_HUB_OFFLINE forbids to fetch it", hub.cache().display());
+        let problem = report.at(place, message);
+        report.push(problem.help("fetch it once without, or copy the cache here"));
+    }
+    cached.filter(|(_, complete)| *complete || hub.is_offline()).map(|(path, _)| path)
 }
 
 /// The folder itself, or, of a stage's folder, the part with the model or adapter: the one with the file `name`.
@@ -137,14 +174,16 @@ fn within(path: &Path, part: &str, name: &str) -> PathBuf {
     if !path.join(name).exists() && inner.join(name).exists() { inner } else { path.to_owned() }
 }
 
-/// A file of chats, or a folder with `train.jsonl`.
+/// A file of chats, several by a pattern, or a folder with those of the training split.
 fn chats(report: &mut Report, place: &Place, path: &Path) {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            folder_with(report, place, path, &["train.jsonl"]);
-        }
+        Ok(metadata) if metadata.is_dir() => flora(report, place, path, &[Split::Train]),
         Ok(_) => {}
-        Err(_) => missing(report, place, path, "file"),
+        Err(_) => match datasets::matching(path) {
+            Ok(files) if files.iter().all(|file| file.exists()) => {}
+            Err(error @ datasets::Error::Empty { .. }) => report.add(place, error.to_string()),
+            _ => missing(report, place, path, "file"),
+        },
     }
 }
 
@@ -153,8 +192,12 @@ fn flora(report: &mut Report, place: &Place, path: &Path, splits: &[Split]) {
         return;
     }
     for split in splits {
-        if split.files(path).is_ok_and(|files| files.is_empty()) {
-            report.add(place, format!("{} has no {}.jsonl", path.display(), split.name()));
+        match split.files(path) {
+            Ok(files) if files.is_empty() => {
+                report.add(place, format!("{} has no {}.jsonl", path.display(), split.name()));
+            }
+            Ok(_) => {}
+            Err(error) => report.add(place, error.to_string()),
         }
     }
 }
@@ -218,9 +261,15 @@ fn model_sort(folder: &Path) -> Result<Artifact, String> {
     read.map_err(|error| error.to_string())
 }
 
-fn tokenizer(report: &mut Report, place: &Place, tokenizer: &TokenizerSource) {
-    if let TokenizerSource::Path(path) = tokenizer {
-        folder_with(report, &place.at("tokenizer"), path, &["tokenizer.json"]);
+fn tokenizer(report: &mut Report, place: &Place, hub: &Hub, tokenizer: &TokenizerSource) {
+    let place = place.at("tokenizer");
+    let path = match tokenizer {
+        TokenizerSource::Path(path) => Some(path.clone()),
+        TokenizerSource::Hub(model) => fetched(report, &place, hub, &Repo::tokenizer(model)),
+        TokenizerSource::Builtin => None,
+    };
+    if let Some(path) = path {
+        folder_with(report, &place, &path, &["tokenizer.json"]);
     }
 }
 

@@ -11,18 +11,19 @@ mod sources;
 
 use super::{Document, Recipe};
 use crate::diagnostics::Problem;
+use crate::hub::Hub;
 
 /// Everything that is wrong, in the order of the file; what arguments have set comes last. What the machine has to offer is
-/// looked at when the recipe is to run `here`.
-pub(super) fn check(document: &Document, here: bool) -> Vec<Problem> {
+/// looked at when the recipe is to run `here`, with this hub's cache.
+pub(super) fn check(document: &Document, here: Option<&Hub>) -> Vec<Problem> {
     let mut report = Report { document, problems: Vec::new() };
     names::check(&mut report);
     sources::check(&mut report);
     numbers::check(&mut report);
     parity::check(&mut report);
     sizes::check(&mut report);
-    if here {
-        environment::check(&mut report);
+    if let Some(hub) = here {
+        environment::check(&mut report, hub);
     }
     let file = &document.source().name;
     report.problems.sort_by_key(|problem| (problem.text().name != *file, problem.span().start));

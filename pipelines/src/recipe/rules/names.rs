@@ -1,8 +1,10 @@
 //! Names that become folders, and names that have to be unique.
 
+use super::sources::inputs;
 use super::{Place, Report};
 use crate::diagnostics::Problem;
-use crate::recipe::Stage;
+use crate::hub::{repo_problem, revision_problem};
+use crate::recipe::{DataSource, HubModel, InitModel, ModelSource, Source, Stage, TokenizerSource};
 
 pub(super) fn check(report: &mut Report) {
     let recipe = report.recipe();
@@ -20,6 +22,7 @@ pub(super) fn check(report: &mut Report) {
             twice(report, &place, stage, first);
         }
     }
+    hub_names(report);
     for field in ["models", "data"] {
         repeated_keys(report, field);
     }
@@ -31,6 +34,46 @@ pub(super) fn check(report: &mut Report) {
         folder_name(report, &place, key);
         if recipe.models.contains_key(key) {
             report.add(&place, format!("`models` has an entry called `{key}` too, and both would share a folder"));
+        }
+    }
+}
+
+/// Names of repositories on a hub.
+fn hub_names(report: &mut Report) {
+    let recipe = report.recipe();
+    for (key, model) in &recipe.models {
+        let place = Place::of("models").key(key);
+        let tokenizer = match model {
+            ModelSource::Hub(HubModel { repo, revision }) => {
+                hub_name(report, &place, repo, revision);
+                continue;
+            }
+            ModelSource::Init(InitModel::Decoder(init)) => &init.tokenizer,
+            ModelSource::Init(InitModel::Encoder(init)) => &init.tokenizer,
+            ModelSource::Path(_) => continue,
+        };
+        if let TokenizerSource::Hub(HubModel { repo, revision }) = tokenizer {
+            hub_name(report, &place.at("tokenizer"), repo, revision);
+        }
+    }
+    for (key, data) in &recipe.data {
+        if let DataSource::Hub(hub) = data {
+            hub_name(report, &Place::of("data").key(key), &hub.repo, &hub.revision);
+        }
+    }
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        for (place, _, source) in inputs(index, stage) {
+            if let Source::Hub(HubModel { repo, revision }) = source {
+                hub_name(report, &place, repo, revision);
+            }
+        }
+    }
+}
+
+fn hub_name(report: &mut Report, place: &Place, repo: &str, revision: &str) {
+    for (name, problem) in [(repo, repo_problem(repo)), (revision, revision_problem(revision))] {
+        if let Some(problem) = problem {
+            report.add(place, format!("{name:?} {problem}"));
         }
     }
 }

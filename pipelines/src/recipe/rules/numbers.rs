@@ -1,5 +1,6 @@
 //! Settings outside their ranges, and settings that do not go together within one stage.
 
+use datasets::Split;
 use datasets::sampler::Sampler;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ pub(super) fn check(report: &mut Report) {
         match model {
             ModelSource::Init(InitModel::Decoder(init)) => decoder(report, &place, init),
             ModelSource::Init(InitModel::Encoder(init)) => encoder(report, &place, init),
-            ModelSource::Path(_) => {}
+            ModelSource::Path(_) | ModelSource::Hub(_) => {}
         }
     }
     for (key, data) in &recipe.data {
@@ -260,7 +261,8 @@ pub(super) fn evaluation(
 
 /// Whether there is anything to evaluate on beside the data that a decoder is trained on.
 fn holds_out(recipe: &Recipe, data: &Source) -> bool {
-    let test = |path: &Path| ["val.jsonl", "test.jsonl"].iter().any(|name| path.join(name).is_file());
+    let held_out = |split: Split, path: &Path| split.files(path).is_ok_and(|files| !files.is_empty());
+    let test = |path: &Path| [Split::Val, Split::Test].into_iter().any(|split| held_out(split, path));
     match data {
         Source::Stage(name) => match recipe.stages.iter().find(|stage| stage.name() == name) {
             Some(Stage::GraphQuestions(stage)) => stage.test_workflows > 0,
@@ -271,7 +273,7 @@ fn holds_out(recipe: &Recipe, data: &Source) -> bool {
             Some(DataSource::Chat(path)) => test(path),
             _ => true,
         },
-        Source::Model(_) => true,
+        Source::Model(_) | Source::Hub(_) => true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether every stage finds what it reads, and whether that is of the right sort.
 
 use super::{Place, Report};
-use crate::recipe::{Artifact, DataSource, InitModel, ModelSource, Recipe, Source, Stage};
+use crate::recipe::{Artifact, DataFormat, DataSource, InitModel, ModelSource, Recipe, Source, Stage};
 
 pub(super) fn check(report: &mut Report) {
     let recipe = report.recipe();
@@ -49,7 +49,7 @@ fn reference(report: &mut Report, index: usize, place: &Place, source: &Source) 
         Source::Model(key) => (key.as_str(), "entry of `models`", &models),
         Source::Data(key) => (key.as_str(), "entry of `data`", &data),
         Source::Stage(name) => (name.as_str(), "earlier stage", &earlier),
-        Source::Path(_) => return,
+        Source::Path(_) | Source::Hub(_) => return,
     };
     if known.contains(&name) {
         return;
@@ -75,11 +75,15 @@ fn artifact(recipe: &Recipe, index: usize, source: &Source) -> Option<Found> {
         Source::Model(key) => match recipe.models.get(key)? {
             ModelSource::Init(InitModel::Decoder(_)) => Some(Found::Artifact(Artifact::Decoder)),
             ModelSource::Init(InitModel::Encoder(_)) => Some(Found::Artifact(Artifact::Encoder)),
-            ModelSource::Path(_) => Some(Found::Model),
+            ModelSource::Path(_) | ModelSource::Hub(_) => Some(Found::Model),
         },
         Source::Data(key) => Some(Found::Artifact(match recipe.data.get(key)? {
             DataSource::Flora(_) | DataSource::Synthetic(_) => Artifact::Flora,
             DataSource::Chat(_) => Artifact::Chats,
+            DataSource::Hub(hub) => match hub.format {
+                DataFormat::Flora => Artifact::Flora,
+                DataFormat::Chat => Artifact::Chats,
+            },
         })),
         Source::Stage(name) => {
             let mut stages = recipe.stages[..index].iter().filter(|stage| stage.name() == name);
@@ -89,6 +93,7 @@ fn artifact(recipe: &Recipe, index: usize, source: &Source) -> Option<Found> {
                 _ => None,
             }
         }
+        Source::Hub(_) => Some(Found::Model),
         Source::Path(_) => None,
     }
 }
@@ -132,7 +137,7 @@ fn same_base(report: &mut Report, index: usize, field: &str, base: &Source, adap
     let sound = |source: &Source| match source {
         Source::Model(key) => recipe.models.contains_key(key),
         Source::Stage(name) => recipe.stage_index(name).is_some(),
-        Source::Path(_) => true,
+        Source::Path(_) | Source::Hub(_) => true,
         Source::Data(_) => false,
     };
     let model = match trained {
@@ -152,6 +157,7 @@ fn folder(recipe: &Recipe, source: &Source) -> Source {
     match source {
         Source::Model(key) => match recipe.models.get(key) {
             Some(ModelSource::Path(path)) => Source::Path(path.clone()),
+            Some(ModelSource::Hub(hub)) => Source::Hub(hub.clone()),
             _ => source.clone(),
         },
         _ => source.clone(),

@@ -1,0 +1,223 @@
+//! What a stage will train on: samples as the tokenizer gives them back, with what is learned of them, and how they are packed.
+//!
+//! | module | |
+//! | --- | --- |
+//! | [`text`] | for a terminal |
+//! | [`html`] | one page for a browser, without anything from elsewhere |
+
+mod html;
+mod text;
+
+pub use html::html;
+pub use text::{Style, text};
+
+use crate::recipe::{Recipe, Sft, Stage};
+use crate::run::{Error, Scout, sample_options, sft_files, sft_steps, step_plan};
+use burn_models::decoder::DecoderConfig;
+use burn_models::text::Tokenizer;
+use datasets::sft::{SftCounts, SftDataset, StepPlan};
+use std::path::PathBuf;
+
+/// A piece of a sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// As the tokenizer gives it back.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Whether it is learned, or only read.
+    pub learned: bool,
+}
+
+/// One sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The line of its file, counted through all files.
+    pub line: u32,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Those that are learned.
+    pub learned: usize,
+    /// Its text.
+    pub pieces: Vec<Piece>,
+}
+
+/// A sample's place in a forward pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The line of its file.
+    pub line: u32,
+    /// Its tokens.
+    pub tokens: usize,
+    /// How many of them the sample before it has too, and are computed once.
+    pub shared: usize,
+}
+
+/// Samples that go through the model together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass {
+    /// Tokens that are computed, padding included.
+    pub computed: usize,
+    /// The samples in their order.
+    pub samples: Vec<Placed>,
+}
+
+/// Everything that is shown of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// The recipe's name.
+    pub recipe: String,
+    /// The stage's name.
+    pub stage: String,
+    /// The files with the chats.
+    pub files: Vec<PathBuf>,
+    /// What became of the chats.
+    pub counts: SftCounts,
+    /// Samples in the order of training.
+    pub samples: Vec<Sample>,
+    /// The passes of the first optimizer step.
+    pub first_step: Vec<Pass>,
+    /// How samples share a pass, as the recipe says.
+    pub packing: String,
+    /// Tokens that are computed in the first epoch, padding included.
+    pub computed: usize,
+    /// Optimizer steps of an epoch.
+    pub steps_per_epoch: usize,
+    /// Optimizer steps of the stage.
+    pub steps: usize,
+}
+
+/// The samples of an Sft stage with its tokenizer and plan.
+pub(crate) struct Prepared {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) data: SftDataset,
+    pub(crate) plan: StepPlan,
+}
+
+impl Prepared {
+    /// Makes and reads what the stage reads.
+    pub(crate) fn new(scout: &Scout, index: usize, stage: &Sft) -> Result<Self, Error> {
+        scout.look(index, |context| {
+            let folder = context.model_folder("model", &stage.model)?;
+            let (files, _) = sft_files(context, stage)?;
+            let tokenizer = Tokenizer::from_folder(&folder)?;
+            let config = DecoderConfig::from_folder(&folder)?;
+            tokenizer.fits(config.vocab_size)?;
+            let options = sample_options(stage, config.max_position_embeddings);
+            let data = SftDataset::from_chats(&files, &tokenizer, &options)?;
+            let plan = step_plan(stage, &data, context.recipe.seed)?;
+            Ok(Self { files, tokenizer, data, plan })
+        })
+    }
+
+    /// The passes of a step of the first epoch.
+    fn passes(&self, step: usize) -> Result<Vec<Pass>, Error> {
+        let pass = |samples: &Vec<u32>| {
+            let batch = self.data.batch(samples, self.plan.packing(), self.tokenizer.fill_id())?;
+            let mut before: &[u32] = &[];
+            let placed = batch.samples.iter().map(|sample| {
+                let ids = self.data.ids(*sample as usize);
+                let shared = match self.plan.packing() {
+                    datasets::sft::Packing::SharedPrefix => before.iter().zip(ids).take_while(|(a, b)| a == b).count(),
+                    _ => 0,
+                };
+                before = ids;
+                Placed { line: self.data.line(*sample as usize), tokens: ids.len(), shared }
+            });
+            let samples = placed.collect();
+            Ok(Pass { computed: batch.computed(), samples })
+        };
+        self.plan.epoch(0).step(step).iter().map(pass).collect()
+    }
+
+    /// Tokens computed in the first epoch, padding included, and the samples of its largest pass.
+    pub(crate) fn computed(&self) -> Result<(usize, Vec<u32>), Error> {
+        let (mut all, mut most, mut largest) = (0, 0, Vec::new());
+        let epoch = self.plan.epoch(0);
+        for step in 0..epoch.len() {
+            for samples in epoch.step(step) {
+                let computed = self.data.batch(&samples, self.plan.packing(), self.tokenizer.fill_id())?.computed();
+                all += computed;
+                if computed > most {
+                    (most, largest) = (computed, samples);
+                }
+            }
+        }
+        Ok((all, largest))
+    }
+
+    /// Tokens computed in step `step` of the whole stage, padding included.
+    pub(crate) fn computed_in(&self, step: usize) -> Result<usize, Error> {
+        let (epoch, step) = self.plan.position(step);
+        let passes = self.plan.epoch(epoch).step(step);
+        let batch = |samples: &Vec<u32>| self.data.batch(samples, self.plan.packing(), self.tokenizer.fill_id());
+        Ok(passes.iter().map(|samples| batch(samples).map(|b| b.computed())).sum::<datasets::Result<usize>>()?)
+    }
+
+    fn sample(&self, number: u32) -> Result<Sample, Error> {
+        let number = number as usize;
+        let ids = self.data.ids(number);
+        let mut pieces = Vec::new();
+        let mut add = |range: std::ops::Range<usize>, learned: bool| -> Result<(), Error> {
+            if let Some(part) = ids.get(range).filter(|part| !part.is_empty()) {
+                // A character whose bytes fall into two pieces is shown as what is not one.
+                let text = self.tokenizer.decode_exact(part, false).or_else(|_| self.tokenizer.decode(part, false))?;
+                pieces.push(Piece { text, tokens: part.len(), learned });
+            }
+            Ok(())
+        };
+        let (mut at, mut learned) = (0, 0);
+        for span in self.data.learned(number) {
+            add(at..span.start, false)?;
+            (at, learned) = (span.end, learned + span.len());
+            add(span, true)?;
+        }
+        add(at..ids.len(), false)?;
+        Ok(Sample { line: self.data.line(number), tokens: ids.len(), learned, pieces })
+    }
+}
+
+/// What stage `index`, an Sft stage, will train on; `samples` of it in full.
+///
+/// # Errors
+/// Another sort of stage, or data that cannot be read.
+pub(crate) fn preview(recipe: &Recipe, scout: &Scout, index: usize, samples: usize) -> Result<Preview, Error> {
+    let Some(Stage::Sft(stage)) = scout.recipe().stages.get(index) else {
+        return Err(Error::Stage { stage: recipe.name.clone(), reason: "this is no Sft stage".into() });
+    };
+    let prepared = Prepared::new(scout, index, stage)?;
+    let epoch = prepared.plan.epoch(0);
+    let order = (0..epoch.len()).flat_map(|step| epoch.samples(step).to_vec()).take(samples);
+    let steps_per_epoch = prepared.plan.steps_per_epoch();
+    Ok(Preview {
+        recipe: recipe.name.clone(),
+        stage: recipe.stages[index].name().to_owned(),
+        files: prepared.files.clone(),
+        counts: prepared.data.counts(),
+        samples: order.map(|number| prepared.sample(number)).collect::<Result<_, _>>()?,
+        first_step: prepared.passes(0)?,
+        packing: format!("{:?}", stage.packing),
+        computed: prepared.computed()?.0,
+        steps_per_epoch,
+        steps: sft_steps(stage, steps_per_epoch),
+    })
+}
+
+impl Preview {
+    /// What it comes to, in sentences.
+    fn summary(&self) -> Vec<String> {
+        let SftCounts { read, overlong, tokens, supervised, longest } = self.counts;
+        let share = 100.0 * supervised as f64 / tokens.max(1) as f64;
+        let saved = tokens as f64 / self.computed.max(1) as f64;
+        vec![
+            format!(
+                "{} chats, {overlong} of {read} left out as too long; the longest has {longest} tokens",
+                read - overlong
+            ),
+            format!("{tokens} tokens an epoch, {supervised} of them learned ({share:.1} %)"),
+            format!("{} computed an epoch with packing {}: {saved:.2} tokens for each", self.computed, self.packing),
+            format!("{} optimizer steps an epoch, {} in all", self.steps_per_epoch, self.steps),
+        ]
+    }
+}

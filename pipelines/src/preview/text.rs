@@ -1,0 +1,96 @@
+//! A preview for a terminal.
+
+use super::{Pass, Placed, Preview};
+use std::fmt::Write;
+
+/// How learned text is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Black on green.
+    Colour,
+    /// Between ⟦ and ⟧.
+    Marks,
+}
+
+/// The lines of a preview.
+pub fn text(preview: &Preview, style: Style) -> String {
+    let mut out = format!("{} / {}\n", preview.recipe, preview.stage);
+    for line in preview.summary() {
+        let _ = writeln!(out, "  {line}");
+    }
+    let (open, close) = match style {
+        Style::Colour => ("\x1b[30;42m", "\x1b[0m"),
+        Style::Marks => ("⟦", "⟧"),
+    };
+    for (number, sample) in preview.samples.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "\n── sample {} ── line {}, {} tokens, {} learned ──",
+            number + 1,
+            sample.line,
+            sample.tokens,
+            sample.learned
+        );
+        for piece in &sample.pieces {
+            let shown = visible(&piece.text);
+            match (piece.learned, style) {
+                (false, _) => out += &shown,
+                (true, Style::Marks) => out += &format!("{open}{shown}{close}"),
+                // Line by line, so that a pager keeps the colour where it belongs.
+                (true, Style::Colour) => {
+                    let lines: Vec<String> = shown.split('\n').map(|line| format!("{open}{line}{close}")).collect();
+                    out += &lines.join("\n");
+                }
+            }
+        }
+        if !out.ends_with('\n') {
+            out.push('\n');
+        }
+    }
+    let _ = writeln!(out, "\n── the first step ── {} ──", passes(preview.first_step.len()));
+    for (number, pass) in preview.first_step.iter().enumerate() {
+        let _ = writeln!(out, "{}", layout(number, pass));
+    }
+    out
+}
+
+pub(super) fn passes(count: usize) -> String {
+    if count == 1 { "1 pass".into() } else { format!("{count} passes") }
+}
+
+/// `pass 1: 12 samples, 900 tokens, 640 computed: line 3 (80), line 9 (80, 71 shared) …`
+pub(super) fn layout(number: usize, Pass { computed, samples }: &Pass) -> String {
+    let tokens: usize = samples.iter().map(|sample| sample.tokens).sum();
+    let place = |Placed { line, tokens, shared }: &Placed| match shared {
+        0 => format!("line {line} ({tokens})"),
+        shared => format!("line {line} ({tokens}, {shared} shared)"),
+    };
+    let places: Vec<String> = samples.iter().map(place).collect();
+    let count = samples.len();
+    let number = number + 1;
+    format!("pass {number}: {count} samples, {tokens} tokens, {computed} computed: {}", places.join(", "))
+}
+
+/// A text that does nothing to a terminal: control characters and those that turn the direction of writing, as escapes.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for sign in text.chars() {
+        match sign {
+            '\n' | '\t' => shown.push(sign),
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => shown.extend(sign.escape_unicode()),
+            sign if sign.is_control() => shown.extend(sign.escape_unicode()),
+            sign => shown.push(sign),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn a_text_cannot_command_the_terminal() {
+        assert_eq!(visible("a\x1b[2J\r\n\tü\u{202E}"), "a\\u{1b}[2J\\u{d}\n\tü\\u{202e}");
+    }
+}
