@@ -1,7 +1,7 @@
 //! The encoder of workflow graphs.
 
 use crate::warmup::{Bilinear, BilinearConfig};
-use crate::{Error, GatConv, GatConvConfig, GraphBatch, Pool, init};
+use crate::{ConvKind, Error, GnnConv, GraphBatch, Pool, init};
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
@@ -18,10 +18,13 @@ pub struct GnnEncoderConfig {
     pub d_input: usize,
     /// Width of node states and of the graph vector; a multiple of `heads`.
     pub hidden_dim: usize,
+    /// Which convolution.
+    #[config(default = "ConvKind::Gat")]
+    pub kind: ConvKind,
     /// Number of convolutions; at least 1.
     #[config(default = 2)]
     pub layers: usize,
-    /// Attention heads of each convolution.
+    /// Attention heads of each convolution, where it has heads.
     #[config(default = 4)]
     pub heads: usize,
     /// Slope of the LeakyReLU on attention scores.
@@ -32,15 +35,17 @@ pub struct GnnEncoderConfig {
     pub dropout: f64,
 }
 
-/// The graph encoder of GLOW (arXiv 2512.15751): attention convolutions, each followed by a LayerNorm, and, but for the
-/// last, by LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state.
+/// The graph encoder of GLOW (arXiv 2512.15751): convolutions, each followed by a LayerNorm, and, but for the last, by
+/// LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state.
 ///
 /// It owns the two heads of the self-supervised warm-up ([`warmup`](Self::warmup)), which supervised training never
 /// touches. Parameter names are those of the reference implementation (its "batch norms" are layer norms).
 #[derive(Module, Debug)]
 pub struct GnnEncoder {
+    /// Node features to the width of the convolutions, for [`ConvKind::Gcn2`], which does not change it.
+    pub input: Option<Linear>,
     /// The convolutions, heads side by side.
-    pub gnn_layers: Vec<GatConv>,
+    pub gnn_layers: Vec<GnnConv>,
     /// The LayerNorm after each convolution, ε 1e-5.
     pub batch_norms: Vec<LayerNorm>,
     /// From the mean node state to the graph vector.
@@ -50,6 +55,8 @@ pub struct GnnEncoder {
     /// Warm-up head: pair of node states to the logit of an edge.
     pub adj_decoder: Bilinear,
     dropout: Dropout,
+    #[module(skip)]
+    kind: ConvKind,
 }
 
 /// What a [`GnnEncoder`] computes.
@@ -75,11 +82,16 @@ impl GnnEncoderConfig {
                 return fail(key, "must be at least 1".into());
             }
         }
-        if !self.hidden_dim.is_multiple_of(self.heads) {
+        if self.kind.attends() && !self.hidden_dim.is_multiple_of(self.heads) {
             return fail("hidden_dim", format!("{} is not a multiple of {} heads", self.hidden_dim, self.heads));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail("dropout", format!("{} is not in [0, 1)", self.dropout));
+        }
+        if let ConvKind::Gcn2 { alpha } = self.kind
+            && !(0.0..=1.0).contains(&alpha)
+        {
+            return fail("kind", format!("alpha {alpha} is not in [0, 1]"));
         }
         if !self.attn_slope.is_finite() {
             return fail("attn_slope", format!("{} is not a number", self.attn_slope));
@@ -94,34 +106,52 @@ impl GnnEncoderConfig {
     pub fn init(&self, device: &Device) -> crate::Result<GnnEncoder> {
         self.validate()?;
         let h = self.hidden_dim;
+        let mapped = matches!(self.kind, ConvKind::Gcn2 { .. });
         let convolution = |layer: usize| {
-            GatConvConfig::new(if layer == 0 { self.d_input } else { h }, h / self.heads)
-                .with_heads(self.heads)
-                .with_negative_slope(self.attn_slope)
-                .init(device)
+            let input = if layer == 0 && !mapped { self.d_input } else { h };
+            self.kind.init(input, h, self.heads, self.attn_slope, device)
         };
         Ok(init::draw(GnnEncoder {
+            input: mapped.then(|| LinearConfig::new(self.d_input, h).init(device)),
             gnn_layers: (0..self.layers).map(convolution).collect(),
             batch_norms: (0..self.layers).map(|_| LayerNormConfig::new(h).init(device)).collect(),
             lin: LinearConfig::new(h, h).init(device),
             node_decoder: LinearConfig::new(h, self.d_input).init(device),
             adj_decoder: BilinearConfig::new(h).init(device),
             dropout: DropoutConfig::new(self.dropout).init(),
+            kind: self.kind,
         }))
     }
 }
 
 impl GnnEncoder {
+    /// Width of the node features that it takes.
+    pub fn d_input(&self) -> usize {
+        self.node_decoder.weight.dims()[1]
+    }
+
     /// Node states `[N, hidden_dim]` of node features `[N, D]`. The batch must have been built with
     /// [`SelfLoops::ReplaceOnce`](crate::SelfLoops::ReplaceOnce).
     pub fn nodes(&self, x: Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
         if graphs.num_nodes() == 0 {
             return Tensor::zeros([0, self.lin.weight.dims()[0]], (&x.device(), x.dtype()));
         }
+        let given;
+        let graphs = match self.kind.wants_loops() {
+            true => graphs,
+            false => {
+                given = graphs.given();
+                &given
+            }
+        };
+        let first = match &self.input {
+            Some(input) => leaky_relu(input.forward(x), SLOPE),
+            None => x,
+        };
         let last = self.gnn_layers.len() - 1;
         let layers = self.gnn_layers.iter().zip(&self.batch_norms).enumerate();
-        layers.fold(x, |x, (layer, (convolution, norm))| {
-            let x = norm.forward(convolution.forward(x, graphs));
+        layers.fold(first.clone(), |x, (layer, (convolution, norm))| {
+            let x = norm.forward(convolution.forward(x, &first, graphs));
             match layer == last {
                 true => x,
                 false => self.dropout.forward(leaky_relu(x, SLOPE)),

@@ -189,6 +189,24 @@ impl GraphBatch {
         Ok(Tensor::from_data(TensorData::new(sorted, shape), device))
     }
 
+    /// The batch without the self-loops that [`SelfLoops::ReplaceOnce`] added, for convolutions that want the edges as they were
+    /// given. Of several self-loops that a node had, one is left.
+    pub fn given(&self) -> Self {
+        if self.edge_origins.iter().all(Option::is_some) {
+            return self.clone();
+        }
+        let kept: Vec<usize> = (0..self.num_edges()).filter(|edge| self.edge_origins[*edge].is_some()).collect();
+        let places = ints(kept.iter().map(|edge| *edge as i64).collect(), &self.source.device());
+        let before = |edge: usize| kept.partition_point(|kept| *kept < edge);
+        Self {
+            source: self.source().select(0, places.clone()),
+            target: self.target().select(0, places),
+            edge_offsets: self.edge_offsets.iter().map(|edge| before(*edge)).collect(),
+            edge_origins: kept.iter().map(|edge| self.edge_origins[*edge]).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The same batch on another device.
     pub fn to_device(&self, device: &Device) -> Self {
         Self {

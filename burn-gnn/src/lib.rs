@@ -16,6 +16,7 @@ mod encoder;
 mod error;
 mod graph;
 pub mod init;
+mod layer;
 mod pool;
 pub mod segment;
 mod warmup;
@@ -27,5 +28,6 @@ pub use conv::{
 pub use encoder::{GnnEncoder, GnnEncoderConfig, GnnOutput};
 pub use error::{Error, Result};
 pub use graph::{Graph, GraphBatch, SelfLoops};
+pub use layer::{ConvKind, GnnConv};
 pub use pool::Pool;
 pub use warmup::{AdjacencyTarget, Bilinear, BilinearConfig, WarmupLoss, adjacency_loss};

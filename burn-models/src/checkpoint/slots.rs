@@ -32,8 +32,10 @@ impl Walk {
         self.owners.pop();
     }
 
+    /// Which kind of layer an enum holds is not part of a name.
     pub(super) fn hf_path(&self) -> String {
-        hf_path(&self.path)
+        let named = self.path.iter().zip(&self.owners).filter(|(_, owner)| !owner.starts_with("Enum:"));
+        hf_path(&named.map(|(name, _)| name.clone()).collect::<Vec<_>>())
     }
 
     /// Whether the parameter here is a linear layer's matrix, which files hold as `[out, in]`.

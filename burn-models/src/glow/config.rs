@@ -1,6 +1,6 @@
 //! The predictor's settings.
 
-use burn_gnn::GnnEncoderConfig;
+use burn_gnn::{ConvKind, GnnEncoderConfig};
 use serde::{Deserialize, Serialize};
 
 use super::contrast::ContrastToken;
@@ -39,18 +39,34 @@ pub struct GlowConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GraphConfig {
-    /// Number of attention convolutions. 2.
+    /// Which convolution. [`ConvKind::Gat`].
+    pub kind: ConvKind,
+    /// Number of convolutions. 2.
     pub layers: usize,
-    /// Attention heads per convolution. 4.
+    /// Attention heads per convolution, where it has heads. 4.
     pub heads: usize,
     /// Slope of the LeakyReLU on attention scores. 0.2.
     pub attn_slope: f64,
 }
 
-/// The fusion encoder's settings: [`FusionEncoder`](super::FusionEncoder).
+/// How the tokens of a record become the vector that is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum FusionKind {
+    /// A transformer encoder over a prediction token and the others, as published: [`FusionEncoder`](super::FusionEncoder).
+    #[default]
+    Transformer,
+    /// The tokens side by side through an MLP: for ablation.
+    ConcatMlp,
+    /// The mean of the tokens through an MLP: for ablation.
+    MeanMlp,
+}
+
+/// The fusion's settings. Layers, heads, width and initial numbers are those of the transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FusionConfig {
+    /// How tokens are fused. [`FusionKind::Transformer`].
+    pub kind: FusionKind,
     /// Number of encoder layers. 2.
     pub layers: usize,
     /// Attention heads per layer. 4.
@@ -158,13 +174,13 @@ impl Default for GlowConfig {
 
 impl Default for GraphConfig {
     fn default() -> Self {
-        Self { layers: 2, heads: 4, attn_slope: 0.2 }
+        Self { kind: ConvKind::Gat, layers: 2, heads: 4, attn_slope: 0.2 }
     }
 }
 
 impl Default for FusionConfig {
     fn default() -> Self {
-        Self { layers: 2, heads: 4, ff_width: 2048, identical_layer_init: false }
+        Self { kind: FusionKind::Transformer, layers: 2, heads: 4, ff_width: 2048, identical_layer_init: false }
     }
 }
 
@@ -195,13 +211,21 @@ impl GlowConfig {
         ] {
             check_size(key, value, most)?;
         }
-        for (key, heads) in [("gnn.heads", self.gnn.heads), ("fusion.heads", self.fusion.heads)] {
-            if !self.hidden_dim.is_multiple_of(heads) {
+        let transformer = self.fusion.kind == FusionKind::Transformer;
+        for (key, heads, used) in
+            [("gnn.heads", self.gnn.heads, self.gnn.kind.attends()), ("fusion.heads", self.fusion.heads, transformer)]
+        {
+            if used && !self.hidden_dim.is_multiple_of(heads) {
                 return fail(key, format!("hidden_dim {} is not a multiple of {heads}", self.hidden_dim));
             }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fail("dropout", format!("{} is not in [0, 1)", self.dropout));
+        }
+        if let ConvKind::Gcn2 { alpha } = self.gnn.kind
+            && !(0.0..=1.0).contains(&alpha)
+        {
+            return fail("gnn.kind", format!("alpha {alpha} is not in [0, 1]"));
         }
         if !self.gnn.attn_slope.is_finite() {
             return fail("gnn.attn_slope", format!("{} is not finite", self.gnn.attn_slope));
@@ -237,6 +261,7 @@ impl GlowConfig {
     /// The graph encoder for sentence embeddings of width `text_dim`.
     pub(super) fn gnn_encoder(&self, text_dim: usize) -> GnnEncoderConfig {
         GnnEncoderConfig::new(text_dim, self.hidden_dim)
+            .with_kind(self.gnn.kind)
             .with_layers(self.gnn.layers)
             .with_heads(self.gnn.heads)
             .with_attn_slope(self.gnn.attn_slope)

@@ -37,7 +37,8 @@ mod names;
 
 pub use batch::{Dedup, GlowBatch, GlowRecord, GlowTables, GlowWorkflow, WarmupBatch};
 pub use config::{
-    FusionConfig, GlowConfig, GraphConfig, Head, Regression, RegressionLoss, RegressionOutput, RegressionTarget,
+    FusionConfig, FusionKind, GlowConfig, GraphConfig, Head, Regression, RegressionLoss, RegressionOutput,
+    RegressionTarget,
 };
 pub use contrast::{
     Anchors, ContrastConfig, ContrastForm, ContrastGroups, ContrastToken, Distance, Grouping, Reduce, TaskNorm,

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_gnn::{GnnEncoder, WarmupLoss, init};
 
 use super::batch::{GlowBatch, GlowTables, WarmupBatch};
-use super::config::{GlowConfig, Head, MAX_WIDTH, check_size};
+use super::config::{FusionKind, GlowConfig, Head, MAX_WIDTH, check_size};
 use super::fusion::{FusionEncoder, FusionEncoderConfig};
 use crate::mlp::{Mlp, MlpConfig};
 use crate::{Error, Result};
@@ -36,14 +36,18 @@ pub struct GlowPredictor {
     pub pred_token: Param<Tensor<3>>,
     /// One vector per token type, `[4, H]`.
     pub type_embedding: Embedding,
-    /// Mixes the tokens.
-    pub fusion_encoder: FusionEncoder,
-    /// Mixed prediction token → one number.
+    /// Mixes the tokens, for [`FusionKind::Transformer`].
+    pub fusion_encoder: Option<FusionEncoder>,
+    /// Mixes the tokens, for the other kinds; prediction token and type vectors have no part in it.
+    pub fusion_mlp: Option<Mlp>,
+    /// Mixed token → one number.
     pub final_mlp: Mlp,
-    /// Mixed prediction token → the number of the rate, for [`Head::Both`].
+    /// Mixed token → the number of the rate, for [`Head::Both`].
     pub rate_mlp: Option<Mlp>,
     #[module(skip)]
     head: Head,
+    #[module(skip)]
+    fusion: FusionKind,
 }
 
 /// The three views of each record as tokens after their LayerNorm, `[B, H]` each; `None` where switched off.
@@ -101,16 +105,27 @@ impl GlowConfig {
             task_embedding_batch_norm: norm(self.use_task),
             pred_token: Param::from_tensor(token),
             type_embedding: EmbeddingConfig::new(TYPES, h).init(device),
-            fusion_encoder: FusionEncoderConfig::new(h)
-                .with_layers(self.fusion.layers)
-                .with_heads(self.fusion.heads)
-                .with_ff_width(self.fusion.ff_width)
-                .with_dropout(self.dropout)
-                .with_identical_layer_init(self.fusion.identical_layer_init)
-                .init(device),
+            fusion_encoder: (self.fusion.kind == FusionKind::Transformer).then(|| {
+                FusionEncoderConfig::new(h)
+                    .with_layers(self.fusion.layers)
+                    .with_heads(self.fusion.heads)
+                    .with_ff_width(self.fusion.ff_width)
+                    .with_dropout(self.dropout)
+                    .with_identical_layer_init(self.fusion.identical_layer_init)
+                    .init(device)
+            }),
+            fusion_mlp: match self.fusion.kind {
+                FusionKind::Transformer => None,
+                FusionKind::ConcatMlp => {
+                    let tokens = [self.use_llm, self.use_graph, self.use_task].into_iter().filter(|used| *used).count();
+                    Some(mlp(tokens * h, h).init(device))
+                }
+                FusionKind::MeanMlp => Some(mlp(h, h).init(device)),
+            },
             final_mlp: mlp(h, 1).init(device),
             rate_mlp: matches!(self.head, Head::Both { .. }).then(|| mlp(h, 1).init(device)),
             head: self.head,
+            fusion: self.fusion.kind,
         }))
     }
 }
@@ -127,11 +142,10 @@ impl GlowPredictor {
     /// [`Error::Input`] with both widths.
     pub fn check_tables(&self, tables: &GlowTables) -> Result<()> {
         let first_layer = |mlp: &Mlp| mlp.layers.first().map(|l| l.weight.dims()[0]);
-        let node_width = |gnn: &GnnEncoder| gnn.gnn_layers.first().map(|l| l.lin.weight.dims()[0]);
         for (what, expected, table) in [
             ("language", self.llm_projector.as_ref().and_then(first_layer), &tables.llm),
             ("sentence", self.task_projector.as_ref().and_then(first_layer), &tables.text),
-            ("sentence", self.gnn_encoder.as_ref().and_then(node_width), &tables.text),
+            ("sentence", self.gnn_encoder.as_ref().map(GnnEncoder::d_input), &tables.text),
         ] {
             let found = table.dims()[1];
             if let Some(expected) = expected
@@ -180,15 +194,37 @@ impl GlowPredictor {
         Tensor::cat(typed.collect(), 1)
     }
 
-    /// The mixed tokens of every record, `[B, 1 + number of tokens, H]`.
+    /// The mixed tokens of every record: with a transformer `[B, 1 + number of tokens, H]`, otherwise `[B, 1, H]`.
     pub fn fuse(&self, tokens: &GlowTokens, batch: usize) -> Tensor<3> {
-        self.fusion_encoder.forward(self.sequence(tokens, batch))
+        match &self.fusion_encoder {
+            Some(encoder) => encoder.forward(self.sequence(tokens, batch)),
+            None => self.mixed(tokens, batch).unsqueeze_dim(1),
+        }
+    }
+
+    /// The vector of every record that is judged, `[B, H]`.
+    fn mixed(&self, tokens: &GlowTokens, batch: usize) -> Tensor<2> {
+        let parts = || [&tokens.llm, &tokens.graph, &tokens.task].into_iter().flatten().cloned();
+        match (&self.fusion_encoder, &self.fusion_mlp) {
+            (Some(encoder), _) => encoder.forward_first(self.sequence(tokens, batch)),
+            (None, Some(mlp)) if self.fusion == FusionKind::ConcatMlp => {
+                mlp.forward(Tensor::cat(parts().collect::<Vec<_>>(), 1))
+            }
+            (None, mlp) => {
+                let count = parts().count().max(1);
+                let sum = parts().reduce(|sum, part| sum + part);
+                let width = self.type_embedding.weight.dims()[1];
+                let mean =
+                    sum.unwrap_or_else(|| Tensor::zeros([batch, width], &self.pred_token.device())) / count as f64;
+                mlp.as_ref().map_or_else(|| mean.clone(), |mlp| mlp.forward(mean.clone()))
+            }
+        }
     }
 
     /// Logits `[B]` and tokens of a batch.
     pub fn forward(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowOutput {
         let tokens = self.tokens(batch, tables);
-        let first = self.fusion_encoder.forward_first(self.sequence(&tokens, batch.len()));
+        let first = self.mixed(&tokens, batch.len());
         let number = |mlp: &Mlp| mlp.forward(first.clone()).reshape([batch.len()]);
         GlowOutput { logits: number(&self.final_mlp), rate: self.rate_mlp.as_ref().map(number), tokens }
     }

@@ -329,7 +329,7 @@ fn parameter_counts() {
     let model = default.init(2048, 384, &device).unwrap();
     let gnn = model.gnn_encoder.as_ref().unwrap();
     assert_eq!(gnn.num_params(), 396_417);
-    assert_eq!(model.fusion_encoder.num_params(), 2_630_144);
+    assert_eq!(model.fusion_encoder.as_ref().unwrap().num_params(), 2_630_144);
     assert_eq!(model.llm_projector.as_ref().unwrap().num_params(), 590_336);
     assert_eq!(model.task_projector.as_ref().unwrap().num_params(), 164_352);
     assert_eq!(model.final_mlp.num_params(), 66_049);

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_gnn::segment::{segment_max, segment_mean, segment_softmax, segment_sum};
-use burn_gnn::{AdjacencyTarget, GatConvConfig, GnnEncoderConfig, Graph, GraphBatch, SelfLoops, adjacency_loss};
+use burn_gnn::{
+    AdjacencyTarget, ConvKind, GatConvConfig, GnnEncoderConfig, Graph, GraphBatch, SelfLoops, adjacency_loss,
+};
 use hearth_tests::{assert_close, devices, values};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -160,6 +162,21 @@ fn relabelled(graph: &Graph, names: &[usize]) -> Graph {
     Graph::new(graph.num_nodes, graph.edges.iter().rev().map(edge).collect()).unwrap()
 }
 
+/// Every convolution on every device.
+fn kinds() -> Vec<(String, Device, ConvKind)> {
+    let kinds = [
+        ConvKind::Gat,
+        ConvKind::GatV2,
+        ConvKind::Gcn,
+        ConvKind::Gcn2 { alpha: 0.3 },
+        ConvKind::Sage,
+        ConvKind::Gin,
+        ConvKind::Transformer { beta: true },
+    ];
+    let on = |(name, device): (String, Device)| kinds.map(|kind| (format!("{kind:?} on {name}"), device.clone(), kind));
+    devices().into_iter().flat_map(on).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -259,8 +276,8 @@ proptest! {
 
     #[test]
     fn a_batch_is_its_graphs_one_by_one(graphs in vec(graph(0..=5), 1..4), x in eighths(15 * WIDTH)) {
-        for (name, device) in devices() {
-            let encoder = GnnEncoderConfig::new(WIDTH, 8).init(&device).unwrap();
+        for (name, device, kind) in kinds() {
+            let encoder = GnnEncoderConfig::new(WIDTH, 8).with_kind(kind).init(&device).unwrap();
             let run = |graphs: &[&Graph], first: usize| {
                 let nodes: usize = graphs.iter().map(|g| g.num_nodes).sum();
                 let batch = GraphBatch::new(graphs, SelfLoops::ReplaceOnce, &device).unwrap();
@@ -290,8 +307,8 @@ proptest! {
         for (i, name) in names.iter().enumerate() {
             moved[name * WIDTH..][..WIDTH].copy_from_slice(&x[i * WIDTH..][..WIDTH]);
         }
-        for (name, device) in devices() {
-            let encoder = GnnEncoderConfig::new(WIDTH, 8).init(&device).unwrap();
+        for (name, device, kind) in kinds() {
+            let encoder = GnnEncoderConfig::new(WIDTH, 8).with_kind(kind).init(&device).unwrap();
             let run = |graph: &Graph, x: &[f32]| {
                 let batch = GraphBatch::new(&[graph], SelfLoops::ReplaceOnce, &device).unwrap();
                 let target = AdjacencyTarget::new(&[graph], &device).unwrap();

@@ -24,7 +24,9 @@ impl Place {
     }
 
     fn name(&self) -> String {
-        let path = self.path.join(".");
+        // Which kind of layer an enum holds is not part of a name.
+        let named = self.path.iter().zip(&self.owners).filter(|(_, owner)| !owner.starts_with("Enum:"));
+        let path = named.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".");
         path.strip_suffix("gamma")
             .map(|p| format!("{p}weight"))
             .or(path.strip_suffix("beta").map(|p| format!("{p}bias")))
