@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use self::document::{Document, load_templates};
 pub use self::embed::{Embed, Labels, Truncation};
 pub use self::glow::{GlowEval, GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
-pub use self::graph_questions::GraphQuestions;
+pub use self::graph_questions::{GraphQuestionEval, GraphQuestions};
 pub use self::judge::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, ValueHeadTrain};
 pub use self::optim::{AdamW, Checkpoint, Dtype, Optim};
 pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Sft};

@@ -10,6 +10,7 @@ mod error;
 pub mod folder;
 mod glow_eval;
 mod glow_train;
+mod graph_question_eval;
 mod graph_questions;
 mod hashes;
 mod judge_chats;

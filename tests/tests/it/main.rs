@@ -17,6 +17,7 @@ mod glow_properties;
 mod glow_settings;
 mod glow_training;
 mod gnn_properties;
+mod graph_question_eval;
 mod judges;
 mod judges_asked;
 mod judges_refused;

@@ -70,6 +70,7 @@ fn device(report: &mut Report) {
             Stage::Embed(stage) => stage.dtype,
             Stage::ValueHeadTrain(stage) => stage.dtype,
             Stage::JudgeEval(stage) => stage.dtype,
+            Stage::GraphQuestionEval(stage) => stage.dtype,
             _ => Dtype::F32,
         };
         if !device.supports(dtype) {
@@ -100,6 +101,16 @@ fn input(report: &mut Report, place: &Place, source: &Source, stage: &Stage, fie
         Source::Data(key) => {
             if let Some(data) = recipe.data.get(key) {
                 data_entry(report, key, data, splits);
+            }
+        }
+        // Of chats it is those that were held out that are asked.
+        Source::Path(path) if matches!(stage, Stage::GraphQuestionEval(_)) && needed == Artifact::Chats => {
+            match fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => {
+                    folder_with(report, place, path, &["test.jsonl"]);
+                }
+                Ok(_) => {}
+                Err(_) => missing(report, place, path, "file"),
             }
         }
         Source::Stage(_) => {}

@@ -14,6 +14,11 @@ pub(super) fn check(report: &mut Report) {
         }
         match stage {
             Stage::MergeLora(merge) => same_base(report, index, "base", &merge.base, &merge.adapter),
+            Stage::GraphQuestionEval(eval) => {
+                if let Some(adapter) = &eval.adapter {
+                    same_base(report, index, "model", &eval.model, adapter);
+                }
+            }
             Stage::JudgeEval(judge) => {
                 for trained in [&judge.adapter, &judge.value_head].into_iter().flatten() {
                     same_base(report, index, "model", &judge.model, trained);
