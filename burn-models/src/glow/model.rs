@@ -66,6 +66,8 @@ pub struct GlowOutput {
     pub rate: Option<Tensor<1>>,
     /// The tokens that went into the fusion encoder.
     pub tokens: GlowTokens,
+    /// What came out of it for each record, `[B, H]`: the state of the prediction token.
+    pub fused: Tensor<2>,
 }
 
 impl GlowConfig {
@@ -190,7 +192,8 @@ impl GlowPredictor {
         let tokens = self.tokens(batch, tables);
         let first = self.fusion_encoder.forward_first(self.sequence(&tokens, batch.len()));
         let number = |mlp: &Mlp| mlp.forward(first.clone()).reshape([batch.len()]);
-        GlowOutput { logits: number(&self.final_mlp), rate: self.rate_mlp.as_ref().map(number), tokens }
+        let (logits, rate) = (number(&self.final_mlp), self.rate_mlp.as_ref().map(number));
+        GlowOutput { logits, rate, tokens, fused: first }
     }
 
     /// The two terms of the graph encoder's self-supervised loss ([`GnnEncoder::warmup`]).

@@ -88,7 +88,11 @@ impl Stage {
             Self::MergeLora(stage) => vec![("base", &stage.base), ("adapter", &stage.adapter)],
             Self::Embed(stage) => vec![("data", &stage.data), ("llm", &stage.llm), ("text", &stage.text)],
             Self::GlowTrain(stage) => vec![("embeddings", &stage.embeddings)],
-            Self::GlowEval(stage) => vec![("weights", &stage.weights), ("embeddings", &stage.embeddings)],
+            Self::GlowEval(stage) => {
+                let mut inputs = vec![("weights", &stage.weights), ("embeddings", &stage.embeddings)];
+                inputs.extend(stage.targets.iter().map(|target| ("targets", target)));
+                inputs
+            }
             Self::JudgeChats(stage) => vec![("data", &stage.data), ("model", &stage.model)],
             Self::ValueHeadTrain(stage) => vec![("data", &stage.data), ("model", &stage.model)],
             Self::JudgeEval(stage) => {
@@ -168,7 +172,7 @@ impl StageKind {
     pub(crate) fn needs(self, field: &str) -> Artifact {
         match (self, field) {
             (Self::Sft | Self::GraphQuestionEval, "data") => Artifact::Chats,
-            (_, "data") => Artifact::Flora,
+            (_, "data" | "targets") => Artifact::Flora,
             (_, "adapter") => Artifact::Adapter,
             (_, "value_head") => Artifact::ValueHead,
             (Self::Embed, "text") => Artifact::Encoder,

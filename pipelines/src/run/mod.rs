@@ -19,9 +19,11 @@ mod judge_eval;
 mod judge_prompted;
 mod merge_lora;
 mod predictor;
+mod results_csv;
 mod scratch;
 mod sft;
 mod sources;
+mod targets;
 mod value_head;
 mod warm_up;
 
@@ -32,7 +34,7 @@ pub use error::Error;
 pub use glow_train::predictor_folder;
 pub use hashes::Hashes;
 pub use merge_lora::{MergeReport, merge};
-pub use predictor::{PredictorFile, StoredPredictor};
+pub use predictor::{PredictorFile, Scored, StoredPredictor};
 
 use crate::recipe::{Recipe, Stage};
 use crate::report::{Manifest, Status, Timings};

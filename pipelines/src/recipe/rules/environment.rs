@@ -89,6 +89,7 @@ fn input(report: &mut Report, place: &Place, source: &Source, stage: &Stage, fie
         Stage::Embed(_) | Stage::JudgeChats(_) => &Split::ALL,
         Stage::ValueHeadTrain(stage) if stage.eval.is_some() => &[Split::Train, Split::Val],
         Stage::JudgeEval(stage) => std::slice::from_ref(&stage.split),
+        Stage::GlowEval(stage) => std::slice::from_ref(&stage.split),
         Stage::JudgePrompted(stage) => std::slice::from_ref(&stage.split),
         _ => &[Split::Train],
     };

@@ -361,6 +361,14 @@ fn glow_eval(report: &mut Report, place: &Place, stage: &GlowEval) {
         report.add(&place.at("checkpoints"), "`checkpoints` is empty: there is nothing to evaluate");
     }
     repeated(report, &place.at("checkpoints"), &stage.checkpoints);
+    repeated(report, &place.at("targets"), &stage.targets);
+    if stage.suite.is_some() && stage.targets.is_empty() {
+        let problem = report.at(&place.at("suite"), "the recipe declares none of FLORA-Bench's sub-data sets");
+        report.push(problem.help("they are entries of `data` whose folders are called Coding-AF, Math-GD and so on"));
+    }
+    if let Err(crate::eval::Error::Setting { setting, value, expected }) = stage.bootstrap.validate() {
+        report.add(&place.at(setting), format!("`{}` is {value}, but has to be {expected}", last(setting)));
+    }
     scoring(report, place, stage.threshold, &stage.utility);
 }
 

@@ -39,6 +39,8 @@ pub(super) fn inputs(index: usize, stage: &Stage) -> Vec<(Place, &'static str, &
         .map(|(nth, (field, source))| match stage {
             // Its only input is a list.
             Stage::GraphQuestions(_) => (place(field).key(nth), field, source),
+            // The targets come after the weights and the embeddings.
+            Stage::GlowEval(_) if field == "targets" => (place(field).key(nth - 2), field, source),
             _ => (place(field), field, source),
         })
         .collect()
