@@ -7,7 +7,7 @@ use super::folder::write_json;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use burn_models::Error as ModelError;
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
-use burn_models::glow::{Dedup, GlowConfig, GlowPredictor, original_name};
+use burn_models::glow::{Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord, GlowTokens, original_name};
 use datasets::Split;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -175,8 +175,63 @@ impl StoredPredictor {
         Ok(found)
     }
 
+    /// The scores of some workflows on some tasks, row by row: K·M numbers in [0, 1]. Workflows are numbers into the index's
+    /// workflows, tasks into its texts. Each workflow and each task is encoded once; only the fusion sees every pair.
+    ///
+    /// # Errors
+    /// Embeddings that do not fit the predictor.
+    pub fn matrix(
+        &self,
+        mut data: EmbeddedData,
+        workflows: &[u32],
+        tasks: &[u32],
+        batch_size: usize,
+        device: &Device,
+    ) -> Result<Vec<f32>, Error> {
+        self.scale(&mut data)?;
+        let Some(any) = tasks.first() else { return Ok(Vec::new()) };
+        let (all, tables) = (data.workflows(), data.tables(device));
+        let batch_size = batch_size.max(1);
+        let (mut llm, mut graph) = (Vec::new(), Vec::new());
+        for chunk in workflows.chunks(batch_size) {
+            let record = |w: &u32| GlowRecord { workflow: *w, llm: *w, task: *any, label: 0.0, task_id: 0 };
+            let records: Vec<GlowRecord> = chunk.iter().map(record).collect();
+            let batch = GlowBatch::new(&records, &all, &tables, Dedup::Share, device)?;
+            let tokens = self.predictor.workflow_tokens(&batch, &tables);
+            llm.extend(tokens.llm);
+            graph.extend(tokens.graph);
+        }
+        let whole = |parts: Vec<Tensor<2>>| (!parts.is_empty()).then(|| Tensor::cat(parts, 0));
+        let (llm, graph) = (whole(llm), whole(graph));
+        let rows = |numbers: Vec<i32>| {
+            let count = numbers.len();
+            Tensor::<1, Int>::from_data(TensorData::new(numbers, [count]), device)
+        };
+        let texts = tables.text.clone().select(0, rows(tasks.iter().map(|t| *t as i32).collect()));
+        let task = self.predictor.task_tokens(texts);
+
+        let mut found = Scored { scores: Vec::new(), records: Vec::new(), vectors: Vec::new() };
+        let pairs: Vec<(i32, i32)> =
+            (0..workflows.len() as i32).flat_map(|w| (0..tasks.len() as i32).map(move |t| (w, t))).collect();
+        for chunk in pairs.chunks(batch_size) {
+            let (of_workflow, of_task): (Vec<i32>, Vec<i32>) = chunk.iter().copied().unzip();
+            let (of_workflow, of_task) = (rows(of_workflow), rows(of_task));
+            let pick = |tokens: &Option<Tensor<2>>, rows: &Tensor<1, Int>| {
+                tokens.as_ref().map(|tokens| tokens.clone().select(0, rows.clone()))
+            };
+            let tokens = GlowTokens {
+                llm: pick(&llm, &of_workflow),
+                graph: pick(&graph, &of_workflow),
+                task: pick(&task, &of_task),
+            };
+            found.scores.extend(self.scores(self.predictor.forward_tokens(tokens, chunk.len()).logits));
+        }
+        found.check()?;
+        Ok(found.scores)
+    }
+
     /// Standardises vectors as the predictor wants them.
-    pub(crate) fn scale(&self, data: &mut EmbeddedData) -> Result<(), Error> {
+    fn scale(&self, data: &mut EmbeddedData) -> Result<(), Error> {
         let mine = &self.file.embeddings;
         for (name, wanted, found) in [("llm", &mine.llm, &data.keys.llm), ("text", &mine.text, &data.keys.text)] {
             if wanted != found {
@@ -190,7 +245,7 @@ impl StoredPredictor {
     }
 
     /// Scores in [0, 1]: a regression without a logistic function may leave the range of rates. A NaN stays one.
-    pub(crate) fn scores(&self, logits: Tensor<1>) -> Vec<f32> {
+    fn scores(&self, logits: Tensor<1>) -> Vec<f32> {
         self.predictor.scores(logits).into_data().iter::<f32>().map(|s| s.clamp(0.0, 1.0)).collect()
     }
 }
@@ -207,7 +262,7 @@ pub struct Scored {
 }
 
 impl Scored {
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<(), Error> {
         match self.scores.iter().position(|score| score.is_nan()) {
             None => Ok(()),
             Some(at) => {

@@ -33,6 +33,7 @@ mod parity_gnn;
 mod parity_lora;
 mod parity_sampling;
 mod parity_text;
+mod predict_rank;
 mod recipe_parity;
 mod recipes;
 mod report;
