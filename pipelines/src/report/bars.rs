@@ -1,7 +1,7 @@
 //! Experiments beside each other: a bar for each, with its deviation over seeds.
 
 use super::Result;
-use super::figure::{Axis, BLUE, GREY, Panel, Series, Stroke, svg};
+use super::figure::{Axis, BLUE, Panel, Series, Stroke, VERMILION, svg};
 use super::seeds::{Group, Spread, spread};
 
 /// What experiments are compared by.
@@ -40,7 +40,7 @@ fn panel(title: &str, metric: &str, groups: usize, found: &[(usize, &str, Spread
             let (mean, deviation) = (spread.mean, spread.deviation);
             series.push(Series {
                 label: String::new(),
-                color: GREY,
+                color: VERMILION,
                 stroke: Stroke::Solid,
                 points: vec![(place, mean - deviation), (place, mean + deviation)],
             });

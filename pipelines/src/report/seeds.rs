@@ -27,15 +27,8 @@ impl Spread {
 
     /// As in a table: `0.8123 ± 0.0045`, and a single number alone.
     pub(super) fn text(&self) -> String {
-        if self.count == 1 {
-            return number(Some(self.mean));
-        }
-        let (mean, deviation) = (self.mean, self.deviation);
-        if self.mean.abs() < 1e6 {
-            format!("{mean:.4} ± {deviation:.4}")
-        } else {
-            format!("{mean:.3e} ± {deviation:.1e}")
-        }
+        let mean = number(Some(self.mean));
+        if self.count == 1 { mean } else { format!("{mean} ± {}", number(Some(self.deviation))) }
     }
 }
 

@@ -61,7 +61,7 @@ fn seeds_of_one_experiment_are_one_column() {
     let text = reported(&runs, false);
     assert_eq!(line(&text, "stage"), "stage metric a (3 seeds) other");
     assert_eq!(line(&text, "accuracy"), "accuracy 0.7000 ± 0.1000 0.9000");
-    assert_eq!(line(&text, "n_records"), "n_records 40.0000 ± 0.0000 40");
+    assert_eq!(line(&text, "n_records"), "n_records 40 ± 0 40");
     // JSON keeps the runs apart.
     let object: Value = serde_json::from_str(&reported(&runs, true)).unwrap();
     assert_eq!(object.as_object().unwrap().len(), 4);
