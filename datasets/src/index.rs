@@ -5,6 +5,9 @@
 
 mod build;
 mod disk;
+mod resplit;
+
+pub use resplit::SplitBy;
 
 use crate::error::{Error, Result};
 use crate::flora::{ReadCounts, ReadOptions, SourceFile};

@@ -118,7 +118,7 @@ impl JudgeEncoder {
 }
 
 /// The place of the first learned id.
-fn learned_from(sample: &Supervised) -> usize {
+pub(crate) fn learned_from(sample: &Supervised) -> usize {
     sample.mask.iter().position(|learned| *learned).unwrap_or(sample.ids.len())
 }
 

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use burn_gnn::{GnnEncoder, WarmupLoss, init};
 
 use super::batch::{GlowBatch, GlowTables, WarmupBatch};
@@ -70,6 +70,8 @@ pub struct GlowOutput {
     pub rate: Option<Tensor<1>>,
     /// The tokens that went into the fusion encoder.
     pub tokens: GlowTokens,
+    /// What came out of it for each record, `[B, H]`: the state of the prediction token.
+    pub fused: Tensor<2>,
 }
 
 impl GlowConfig {
@@ -160,10 +162,12 @@ impl GlowPredictor {
 
     /// The tokens of every record. Each graph of the batch is encoded once.
     pub fn tokens(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowTokens {
-        let project = |mlp: &Option<Mlp>, norm: &Option<LayerNorm>, table: &Tensor<2>, rows: &Tensor<1, Int>| {
-            let (mlp, norm) = (mlp.as_ref()?, norm.as_ref()?);
-            Some(norm.forward(mlp.forward(table.clone().select(0, rows.clone()))))
-        };
+        let tasks = tables.text.clone().select(0, batch.task_index.clone());
+        GlowTokens { task: self.task_tokens(tasks), ..self.workflow_tokens(batch, tables) }
+    }
+
+    /// The tokens of every record but for that of its task.
+    pub fn workflow_tokens(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowTokens {
         let graph = match (&self.gnn_encoder, &self.graph_embedding_batch_norm) {
             (Some(gnn), Some(norm)) => {
                 let nodes = tables.text.clone().select(0, batch.node_text_index.clone());
@@ -172,12 +176,16 @@ impl GlowPredictor {
             }
             _ => None,
         };
-        let (llm, task) = (&self.llm_embedding_batch_norm, &self.task_embedding_batch_norm);
-        GlowTokens {
-            llm: project(&self.llm_projector, llm, &tables.llm, &batch.llm_index),
-            graph,
-            task: project(&self.task_projector, task, &tables.text, &batch.task_index),
-        }
+        let llm = self.llm_projector.as_ref().zip(self.llm_embedding_batch_norm.as_ref());
+        let llm =
+            llm.map(|(mlp, norm)| norm.forward(mlp.forward(tables.llm.clone().select(0, batch.llm_index.clone()))));
+        GlowTokens { llm, graph, task: None }
+    }
+
+    /// The tokens `[M, H]` of M tasks, by their sentence vectors `[M, D_text]`.
+    pub fn task_tokens(&self, tasks: Tensor<2>) -> Option<Tensor<2>> {
+        let (mlp, norm) = (self.task_projector.as_ref()?, self.task_embedding_batch_norm.as_ref()?);
+        Some(norm.forward(mlp.forward(tasks)))
     }
 
     /// The prediction token and the given ones, each plus its type vector, in the order prediction, language, graph,
@@ -223,10 +231,15 @@ impl GlowPredictor {
 
     /// Logits `[B]` and tokens of a batch.
     pub fn forward(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowOutput {
-        let tokens = self.tokens(batch, tables);
-        let first = self.mixed(&tokens, batch.len());
-        let number = |mlp: &Mlp| mlp.forward(first.clone()).reshape([batch.len()]);
-        GlowOutput { logits: number(&self.final_mlp), rate: self.rate_mlp.as_ref().map(number), tokens }
+        self.forward_tokens(self.tokens(batch, tables), batch.len())
+    }
+
+    /// The same from the tokens of B records: those of a workflow and of a task can serve many records.
+    pub fn forward_tokens(&self, tokens: GlowTokens, batch: usize) -> GlowOutput {
+        let first = self.mixed(&tokens, batch);
+        let number = |mlp: &Mlp| mlp.forward(first.clone()).reshape([batch]);
+        let (logits, rate) = (number(&self.final_mlp), self.rate_mlp.as_ref().map(number));
+        GlowOutput { logits, rate, tokens, fused: first }
     }
 
     /// The two terms of the graph encoder's self-supervised loss ([`GnnEncoder::warmup`]).

@@ -494,7 +494,7 @@ pub enum GlowCommand {
     Predict(PredictArgs),
 }
 
-/// `hearth glow predict`: FLORA records in, labels not needed; adds `score`.
+/// `hearth glow predict`: FLORA records in, labels not needed; adds `score`, or ranks the workflows.
 #[derive(Debug, Args)]
 pub struct PredictArgs {
     /// Folder of a run with a finished GlowTrain stage
@@ -503,6 +503,14 @@ pub struct PredictArgs {
     /// Where to read and write.
     #[command(flatten)]
     pub files: InOut,
+    /// Write a line per workflow instead of one per record, best first: mean score, then share of scores above 0.5, then
+    /// workflow_id
+    #[arg(long)]
+    pub rank: bool,
+    /// Score every workflow of the input on every `task` of this file (JSON lines) instead of on its own records' tasks: a
+    /// line per workflow, with all scores
+    #[arg(long, value_name = "FILE")]
+    pub tasks: Option<PathBuf>,
     /// Auto, Flex, Ndarray or Cuda(0)
     #[arg(long, default_value_t = DeviceSpec::Auto)]
     pub device: DeviceSpec,

@@ -5,6 +5,7 @@ mod embed;
 mod generate;
 mod merge;
 mod predict;
+mod rank;
 mod rows;
 mod score;
 

@@ -131,21 +131,50 @@ pub fn mean_squared_error(scores: &[f64], targets: &[f64]) -> Option<f64> {
     mean(scores.iter().zip(targets).map(|(score, target)| (score - target).powi(2)))
 }
 
-/// Expected calibration error of the probability of class 1: Σ over bins of (share of records in the bin) ·
-/// |mean score − share of class 1|. Equal-width bins (i/bins, (i+1)/bins], 0 belongs to the first. `None` without
-/// records or bins.
+/// The records whose scores fall into one bin.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CalibrationBin {
+    /// How many.
+    pub records: usize,
+    /// Sum of their scores.
+    pub scores: f64,
+    /// How many are of class 1.
+    pub positives: usize,
+}
+
+impl CalibrationBin {
+    /// Mean score and share of class 1; `None` of an empty bin.
+    #[must_use]
+    pub fn means(&self) -> Option<(f64, f64)> {
+        let count = self.records as f64;
+        (self.records > 0).then(|| (self.scores / count, self.positives as f64 / count))
+    }
+}
+
+/// Records by score, in equal-width bins (i/bins, (i+1)/bins]; 0 belongs to the first.
+#[must_use]
+pub fn calibration_bins(scores: &[f64], positive: &[bool], bins: usize) -> Vec<CalibrationBin> {
+    let mut found = vec![CalibrationBin::default(); bins];
+    for (&score, &is) in scores.iter().zip(positive) {
+        let bin = ((score * bins as f64).ceil() as usize).saturating_sub(1).min(bins.saturating_sub(1));
+        if let Some(bin) = found.get_mut(bin) {
+            bin.records += 1;
+            bin.scores += score;
+            bin.positives += usize::from(is);
+        }
+    }
+    found
+}
+
+/// Expected calibration error of the probability of class 1: Σ over [`calibration_bins`] of (share of records in the bin) ·
+/// |mean score − share of class 1|. `None` without records or bins.
 #[must_use]
 pub fn calibration_error(scores: &[f64], positive: &[bool], bins: usize) -> Option<f64> {
-    let mut sums = vec![(0.0, 0.0); bins];
-    let mut total = 0.0;
-    for (&score, &is) in scores.iter().zip(positive) {
-        let bin = ((score * bins as f64).ceil() as usize).saturating_sub(1).min(bins.checked_sub(1)?);
-        sums[bin].0 += score;
-        sums[bin].1 += f64::from(u8::from(is));
-        total += 1.0;
-    }
+    let bins = calibration_bins(scores, positive, bins);
+    let total: usize = bins.iter().map(|bin| bin.records).sum();
     // The share of a bin and the means inside it divide by the same count, so only the sums matter.
-    (total > 0.0).then(|| sums.iter().map(|(scores, positives)| (scores - positives).abs()).sum::<f64>() / total)
+    let gaps = bins.iter().map(|bin| (bin.scores - bin.positives as f64).abs());
+    (total > 0).then(|| gaps.sum::<f64>() / total as f64)
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {

@@ -1,6 +1,8 @@
 //! Metrics of predictors and of generated answers. Pure functions on the host: scores in, numbers out.
 //!
+//! - [`bootstrap`]: confidence intervals of accuracy and utility.
 //! - [`classification`]: accuracy, precision, recall, F1, AUROC, Brier score, calibration error.
+//! - [`pca`]: vectors as points of a plane.
 //! - [`rank`]: stable rankings and rank correlations.
 //! - [`utility`]: how well a ranking of workflows by prediction agrees with the ranking by truth (Precision@K).
 //! - [`glow`]: all metrics of a GLOW evaluation in one flat table.
@@ -9,14 +11,17 @@
 //!
 //! A metric that is not defined for its input (the utility of one workflow, the AUROC of one class) is `None`, never NaN.
 
+pub mod bootstrap;
 pub mod classification;
 mod error;
 pub mod glow;
 pub mod graph_questions;
+pub mod pca;
 pub mod rank;
 pub mod utility;
 pub mod yes_no;
 
+pub use bootstrap::{Bootstrap, Intervals};
 pub use error::{Error, Result};
 pub use glow::{GlowMetrics, ScoredRecord};
 pub use utility::{UtilityOptions, UtilityReport};

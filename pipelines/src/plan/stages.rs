@@ -4,7 +4,9 @@ use super::StagePlan;
 use super::memory::{Memory, Pass, activations, head, inference};
 use crate::preview::Prepared;
 use crate::recipe::{Dtype, Embed, GlowTrain, MergeDtype, MergeLora, Sft, Source, Stage, ValueHeadTrain};
-use crate::run::{EmbeddedData, Embedder, Error, JudgeData, Scout, StageContext, sft_steps, value_prompts};
+use crate::run::{
+    EmbeddedData, Embedder, Error, JudgeData, Scout, StageContext, questions_file, sft_steps, value_prompts,
+};
 use burn::module::Module;
 use burn_models::decoder::DecoderConfig;
 use burn_models::text::Tokenizer;
@@ -13,12 +15,29 @@ use datasets::flora::ReadOptions;
 use datasets::index::FloraIndex;
 use datasets::sampler::Sampler;
 use std::fs;
+use std::path::Path;
 
 /// Plans stage `index`.
 pub(super) fn plan(scout: &Scout, index: usize, stage: &Stage) -> Result<StagePlan, Error> {
     match stage {
         Stage::GraphQuestions(_) | Stage::JudgeChats(_) => made(scout, index),
         Stage::Sft(stage) => sft(scout, index, stage),
+        Stage::GraphQuestionEval(stage) => scout.look(index, |context| {
+            let config = DecoderConfig::from_folder(&context.model_folder("model", &stage.model)?)?;
+            let asked = lines(&questions_file(context, stage)?)?;
+            let asked = stage.limit.map_or(asked, |limit| asked.min(limit as u64));
+            let parameters = config.num_parameters();
+            let notes = vec![format!("writes up to {} tokens for each", stage.max_new_tokens)];
+            Ok(StagePlan {
+                records: Some(asked),
+                parameters: Some(parameters),
+                trainable: Some(0),
+                memory: Some(Memory::of_parameters(parameters, size(stage.dtype), 0, false)),
+                disk: Some(asked * SCORE),
+                notes,
+                ..StagePlan::default()
+            })
+        }),
         Stage::MergeLora(stage) => scout.look(index, |context| merge(context, stage)),
         Stage::Embed(stage) => scout.look(index, |context| embed(context, stage)),
         Stage::GlowTrain(stage) => glow_train(scout, stage),
@@ -66,6 +85,16 @@ fn size(dtype: Dtype) -> u64 {
     }
 }
 
+/// The lines of a file.
+fn lines(path: &Path) -> Result<u64, Error> {
+    let mut lines = datasets::lines::FileLines::open(path, datasets::chat::MAX_LINE_BYTES)?;
+    let mut count = 0;
+    while lines.next_line()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// A stage that makes chats: it is done, in the temporary place.
 fn made(scout: &Scout, index: usize) -> Result<StagePlan, Error> {
     let clock = std::time::Instant::now();
@@ -75,10 +104,7 @@ fn made(scout: &Scout, index: usize) -> Result<StagePlan, Error> {
     for file in crate::run::files_of(&folder)? {
         disk += fs::metadata(&file).map_or(0, |meta| meta.len());
         if file.extension().is_some_and(|extension| extension == "jsonl") {
-            let mut lines = datasets::lines::FileLines::open(&file, datasets::chat::MAX_LINE_BYTES)?;
-            while lines.next_line()?.is_some() {
-                records += 1;
-            }
+            records += lines(&file)?;
         }
     }
     let (records, disk, seconds) = (Some(records), Some(disk), Some(seconds));

@@ -9,7 +9,7 @@ use datasets::templates::Templates;
 
 use super::overrides::Override;
 use super::spans::Node;
-use super::{Recipe, parity, rules, syntax};
+use super::{Recipe, glow_eval, parity, rules, syntax};
 use crate::device::DeviceSpec;
 use crate::diagnostics::{Problem, SourceText, nearest};
 use crate::hub::Hub;
@@ -25,7 +25,7 @@ pub struct Document {
     tree: Node,
     /// As the file and the arguments say.
     written: Recipe,
-    /// The same with what `parity` decides.
+    /// The same with what `parity` decides, and the targets of suites.
     recipe: Recipe,
     overrides: Vec<Override>,
 }
@@ -79,6 +79,7 @@ impl Document {
     fn resolve(&mut self) {
         self.recipe = self.written.clone();
         parity::rewrite(&mut self.recipe);
+        glow_eval::expand(&mut self.recipe);
     }
 
     /// Applies one `--set` argument, `path=value`. The path is made of field names, map keys, stage names or element

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use datasets::flora::OnBadEdge;
+use datasets::index::SplitBy;
 use datasets::render::NodeRender;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,10 @@ pub struct Embed {
     /// What to do with an edge to a node that is not there. Default `Error`.
     #[serde(default)]
     pub on_bad_edge: OnBadEdge,
+    /// Splits all records anew, for all stages that read these embeddings: `ByWorkflow(seed)` so that the workflows of the
+    /// test split are unseen in training, `ByTask(seed)` so that its tasks are. Default `Files`.
+    #[serde(default)]
+    pub split: SplitBy,
 }
 
 impl Embed {

@@ -1,13 +1,11 @@
 //! The stages that train and evaluate the GLOW predictor.
 
 use burn_models::glow::{ContrastConfig, GlowConfig};
-use datasets::Split;
 use datasets::sampler::Sampler;
 use serde::{Deserialize, Serialize};
 
 use super::optim::{AdamW, Checkpoint, Optim};
 use super::source::Source;
-use crate::eval::UtilityOptions;
 use crate::train::{Direction, Schedule};
 
 /// Trains the GLOW predictor on embedded FLORA data: self-supervised warm-up of the graph encoder, then all of it on the
@@ -245,66 +243,4 @@ pub enum TieBreak {
     None,
     /// The one with the lower validation loss.
     LowerLoss,
-}
-
-/// Evaluates a trained predictor: accuracy, precision, recall, F1, utility, Precision@K.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GlowEval {
-    /// Name of the stage. Default "glow-eval".
-    #[serde(default)]
-    pub name: Option<String>,
-    /// A `GlowTrain` stage, or the folder of one.
-    pub weights: Source,
-    /// An `Embed` stage, or the folder of one; for a transfer experiment another than the one that was trained on.
-    pub embeddings: Source,
-    /// Default `Test`.
-    #[serde(default = "GlowEval::default_split")]
-    pub split: Split,
-    /// Which weights are evaluated. Default `[Best]`.
-    #[serde(default = "GlowEval::default_checkpoints")]
-    pub checkpoints: Vec<Weights>,
-    /// Records per forward pass; has no influence on the results. Default 512.
-    #[serde(default = "GlowEval::default_batch_size")]
-    pub batch_size: usize,
-    /// A score above it predicts 1. Default 0.5.
-    #[serde(default = "GlowEval::default_threshold")]
-    pub threshold: f64,
-    /// Settings of the ranking metric.
-    #[serde(default)]
-    pub utility: UtilityOptions,
-    /// Draws the Precision@K curves. Default true.
-    #[serde(default = "GlowEval::default_plots")]
-    pub plots: bool,
-}
-
-impl GlowEval {
-    fn default_split() -> Split {
-        Split::Test
-    }
-
-    fn default_checkpoints() -> Vec<Weights> {
-        vec![Weights::Best]
-    }
-
-    fn default_batch_size() -> usize {
-        512
-    }
-
-    fn default_threshold() -> f64 {
-        0.5
-    }
-
-    fn default_plots() -> bool {
-        true
-    }
-}
-
-/// Weights that training leaves behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Weights {
-    /// Those of the best epoch.
-    Best,
-    /// Those of the last epoch.
-    Final,
 }

@@ -1,4 +1,4 @@
-//! The stage that makes questions and answers about workflow graphs.
+//! The stages that make questions and answers about workflow graphs, and that ask them.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,8 @@ use datasets::graph_questions::{AnswerStyle, GraphQuestionsConfig, Schedule, Tas
 use datasets::render::NodeRender;
 use serde::{Deserialize, Serialize};
 
+use super::optim::Dtype;
+use super::sft::Framing;
 use super::source::Source;
 
 /// Makes chats that ask for facts about the workflow graphs of the training splits (degrees, neighbours, node texts,
@@ -70,5 +72,57 @@ impl From<&GraphQuestions> for GraphQuestionsConfig {
             node_render: stage.node_render,
             answer_style: stage.answer_style,
         }
+    }
+}
+
+/// Asks a decoder the questions about graphs that `GraphQuestions` held out, and scores its answers: the likeliest token every
+/// time, as it was trained to be asked. Writes `answers.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphQuestionEval {
+    /// Name of the stage. Default "graph-question-eval".
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A `GraphQuestions` stage, the folder of one, or a file such as its `test.jsonl`.
+    pub data: Source,
+    /// The decoder.
+    pub model: Source,
+    /// An adapter for it. Default none.
+    #[serde(default)]
+    pub adapter: Option<Source>,
+    /// Asks so many of the questions, drawn with the recipe's seed. Default none: all of them.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Longest answer in tokens. Default 512.
+    #[serde(default = "GraphQuestionEval::default_max_new_tokens")]
+    pub max_new_tokens: usize,
+    /// Questions with longer prompts are not asked and count as wrong. Default 10240 tokens.
+    #[serde(default = "GraphQuestionEval::default_max_length")]
+    pub max_length: usize,
+    /// Questions that are answered at one time. Default 32.
+    #[serde(default = "GraphQuestionEval::default_batch_size")]
+    pub batch_size: usize,
+    /// How the turns are written, as in the `Sft` stage that trained the model. Default `ChatMl`.
+    #[serde(default)]
+    pub framing: Framing,
+    /// Written before the answer, as in that stage. Default "".
+    #[serde(default)]
+    pub assistant_prefix: String,
+    /// Number format of the weights. Default F32.
+    #[serde(default)]
+    pub dtype: Dtype,
+}
+
+impl GraphQuestionEval {
+    fn default_max_new_tokens() -> usize {
+        512
+    }
+
+    fn default_max_length() -> usize {
+        10_240
+    }
+
+    fn default_batch_size() -> usize {
+        32
     }
 }

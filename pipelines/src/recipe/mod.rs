@@ -12,6 +12,7 @@
 mod document;
 mod embed;
 mod glow;
+mod glow_eval;
 mod graph_questions;
 mod hub;
 mod judge;
@@ -33,8 +34,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::document::{Document, load_templates};
 pub use self::embed::{Embed, Labels, Truncation};
-pub use self::glow::{GlowEval, GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling, Weights};
-pub use self::graph_questions::GraphQuestions;
+pub use self::glow::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling};
+pub use self::glow_eval::{GlowEval, SUB_DATASETS, Suite, Weights};
+pub use self::graph_questions::{GraphQuestionEval, GraphQuestions};
 pub use self::hub::{DataFormat, HubData, HubModel};
 pub use self::judge::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, ValueHeadTrain};
 pub use self::optim::{AdamW, Checkpoint, Dtype, Optim};
@@ -116,6 +118,16 @@ impl Recipe {
     pub fn to_ron(&self) -> Result<String, ron::Error> {
         let pretty = PrettyConfig::new().new_line("\n");
         Ok(format!("Recipe{}", syntax::options().to_string_pretty(self, pretty)?))
+    }
+
+    /// The experiment apart from its seed: equal for runs that differ in nothing else, whatever they are called and wherever
+    /// they lie. `plan` is a resolved recipe as JSON.
+    pub fn hash_without_seed(plan: &serde_json::Value) -> String {
+        let mut plan = plan.clone();
+        if let Some(fields) = plan.as_object_mut() {
+            fields.retain(|key, _| !["name", "seed", "runs", "cache"].contains(&key.as_str()));
+        }
+        blake3::hash(plan.to_string().as_bytes()).to_hex()[..16].to_string()
     }
 
     /// Number of the stage with this name.

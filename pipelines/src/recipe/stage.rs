@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Embed, GlowEval, GlowTrain, GraphQuestions, JudgeChats, JudgeEval, JudgePrompted, MergeLora, Sft, Source,
-    ValueHeadTrain,
+    Embed, GlowEval, GlowTrain, GraphQuestionEval, GraphQuestions, JudgeChats, JudgeEval, JudgePrompted, MergeLora,
+    Sft, Source, ValueHeadTrain,
 };
 
 /// One step of an experiment: reads artefacts, writes artefacts into its own folder of the run.
@@ -21,6 +21,8 @@ pub enum Stage {
     Sft(Sft),
     /// Adds an adapter to its base.
     MergeLora(MergeLora),
+    /// Asks a decoder questions about workflow graphs.
+    GraphQuestionEval(GraphQuestionEval),
     /// Turns workflows and texts into vectors.
     Embed(Embed),
     /// Trains the GLOW predictor.
@@ -42,6 +44,7 @@ impl Stage {
     pub fn name(&self) -> &str {
         let name = match self {
             Self::GraphQuestions(stage) => &stage.name,
+            Self::GraphQuestionEval(stage) => &stage.name,
             Self::Sft(stage) => &stage.name,
             Self::MergeLora(stage) => &stage.name,
             Self::Embed(stage) => &stage.name,
@@ -59,6 +62,7 @@ impl Stage {
     pub fn kind(&self) -> StageKind {
         match self {
             Self::GraphQuestions(_) => StageKind::GraphQuestions,
+            Self::GraphQuestionEval(_) => StageKind::GraphQuestionEval,
             Self::Sft(_) => StageKind::Sft,
             Self::MergeLora(_) => StageKind::MergeLora,
             Self::Embed(_) => StageKind::Embed,
@@ -75,11 +79,20 @@ impl Stage {
     pub fn inputs(&self) -> Vec<(&'static str, &Source)> {
         match self {
             Self::GraphQuestions(stage) => stage.data.iter().map(|source| ("data", source)).collect(),
+            Self::GraphQuestionEval(stage) => {
+                let mut inputs = vec![("data", &stage.data), ("model", &stage.model)];
+                inputs.extend(stage.adapter.iter().map(|adapter| ("adapter", adapter)));
+                inputs
+            }
             Self::Sft(stage) => vec![("model", &stage.model), ("data", &stage.data)],
             Self::MergeLora(stage) => vec![("base", &stage.base), ("adapter", &stage.adapter)],
             Self::Embed(stage) => vec![("data", &stage.data), ("llm", &stage.llm), ("text", &stage.text)],
             Self::GlowTrain(stage) => vec![("embeddings", &stage.embeddings)],
-            Self::GlowEval(stage) => vec![("weights", &stage.weights), ("embeddings", &stage.embeddings)],
+            Self::GlowEval(stage) => {
+                let mut inputs = vec![("weights", &stage.weights), ("embeddings", &stage.embeddings)];
+                inputs.extend(stage.targets.iter().map(|target| ("targets", target)));
+                inputs
+            }
             Self::JudgeChats(stage) => vec![("data", &stage.data), ("model", &stage.model)],
             Self::ValueHeadTrain(stage) => vec![("data", &stage.data), ("model", &stage.model)],
             Self::JudgeEval(stage) => {
@@ -113,7 +126,7 @@ impl Stage {
             Self::MergeLora(_) => Some(Artifact::Decoder),
             Self::Embed(_) => Some(Artifact::Embeddings),
             Self::GlowTrain(_) => Some(Artifact::Predictor),
-            Self::GlowEval(_) | Self::JudgeEval(_) | Self::JudgePrompted(_) => None,
+            Self::GraphQuestionEval(_) | Self::GlowEval(_) | Self::JudgeEval(_) | Self::JudgePrompted(_) => None,
             Self::JudgeChats(_) => Some(Artifact::Chats),
             Self::ValueHeadTrain(_) => Some(Artifact::ValueHead),
         }
@@ -125,6 +138,7 @@ impl Stage {
 #[allow(missing_docs)] // Named and documented as the variants of `Stage`.
 pub enum StageKind {
     GraphQuestions,
+    GraphQuestionEval,
     Sft,
     MergeLora,
     Embed,
@@ -155,6 +169,7 @@ impl StageKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::GraphQuestions => "graph-questions",
+            Self::GraphQuestionEval => "graph-question-eval",
             Self::Sft => "sft",
             Self::MergeLora => "merge-lora",
             Self::Embed => "embed",
@@ -170,8 +185,8 @@ impl StageKind {
     /// What the stage needs in the field that [`Stage::inputs`] names.
     pub(crate) fn needs(self, field: &str) -> Artifact {
         match (self, field) {
-            (Self::Sft, "data") => Artifact::Chats,
-            (_, "data") => Artifact::Flora,
+            (Self::Sft | Self::GraphQuestionEval, "data") => Artifact::Chats,
+            (_, "data" | "targets") => Artifact::Flora,
             (_, "adapter") => Artifact::Adapter,
             (_, "value_head") => Artifact::ValueHead,
             (Self::Embed, "text") => Artifact::Encoder,

@@ -36,9 +36,16 @@ pub(super) enum Stroke {
     Dashed,
     /// A line with a dot at each point, for few points.
     Dots,
+    /// Small dots without a line, for many points.
+    Cloud,
+    /// A bar from 0 to each point.
+    Bars,
 }
 
-/// A line of a chart.
+/// Half the width of a bar.
+const HALF_BAR: f64 = 0.3;
+
+/// A line of a chart; one without a label is not in the legend.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) label: String,
@@ -167,12 +174,21 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Drawn {
         .draw()?;
     for series in &panel.series {
         let stroke = ShapeStyle::from(series.color).stroke_width(2);
-        if series.stroke == Stroke::Dashed {
-            chart.draw_series(DashedLineSeries::new(series.points.iter().copied(), 7, 4, stroke))?;
-        } else {
-            chart.draw_series(LineSeries::new(series.points.iter().copied(), stroke))?;
+        let points = series.points.iter().copied();
+        match series.stroke {
+            Stroke::Dashed => drop(chart.draw_series(DashedLineSeries::new(points, 7, 4, stroke))?),
+            Stroke::Solid | Stroke::Dots => drop(chart.draw_series(LineSeries::new(points, stroke))?),
+            Stroke::Cloud => {
+                let dot = |point| Circle::new(point, 2, series.color.mix(0.6).filled());
+                chart.draw_series(points.map(dot))?;
+            }
+            Stroke::Bars => {
+                let bar = |(x, y)| Rectangle::new([(x - HALF_BAR, 0.0), (x + HALF_BAR, y)], series.color.filled());
+                chart.draw_series(points.map(bar))?;
+            }
         }
-        if series.stroke == Stroke::Dots || series.points.len() == 1 {
+        let lone = series.points.len() == 1 && matches!(series.stroke, Stroke::Solid | Stroke::Dashed);
+        if series.stroke == Stroke::Dots || lone {
             let dot = |&point| Circle::new(point, 3, series.color.filled());
             chart.draw_series(series.points.iter().map(dot))?;
         }
@@ -187,7 +203,7 @@ fn legend(area: &Area<'_>, series: &[Series]) -> std::result::Result<i32, Drawin
     let text = style(12.0, FontStyle::Normal).pos(Pos::new(HPos::Left, VPos::Center));
     let right = area.dim_in_pixel().0 as i32 - RIGHT;
     let (mut x, mut y) = (LEFT, TITLE_HEIGHT + LEGEND_LINE / 2);
-    for series in series {
+    for series in series.iter().filter(|series| !series.label.is_empty()) {
         let label = clean(&series.label);
         let width = SWATCH + CHARACTER * label.chars().count() as i32;
         if x > LEFT && x + width > right {
@@ -198,8 +214,12 @@ fn legend(area: &Area<'_>, series: &[Series]) -> std::result::Result<i32, Drawin
         match series.stroke {
             Stroke::Dashed => area.draw(&DashedPathElement::new(ends, 7, 4, stroke))?,
             Stroke::Solid | Stroke::Dots => area.draw(&PathElement::new(ends, stroke))?,
+            Stroke::Bars => {
+                area.draw(&Rectangle::new([(x, y - 5), (x + SWATCH - 12, y + 5)], series.color.filled()))?
+            }
+            Stroke::Cloud => {}
         }
-        if series.stroke == Stroke::Dots {
+        if matches!(series.stroke, Stroke::Dots | Stroke::Cloud) {
             area.draw(&Circle::new((x + (SWATCH - 6) / 2, y), 3, series.color.filled()))?;
         }
         area.draw_text(&label, &text, (x + SWATCH, y))?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use datasets::atomic::write_file;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
@@ -12,7 +13,7 @@ use super::{Error, Result};
 /// File name of the manifest in a stage's folder.
 pub const MANIFEST: &str = "manifest.json";
 
-/// Larger manifests are not read: 16 MiB.
+/// Larger files are not read: 16 MiB.
 const LIMIT: u64 = 16 << 20;
 
 /// How a stage ended.
@@ -64,15 +65,7 @@ impl Manifest {
     /// An unreadable file, or one that is not a manifest, at its line and column.
     pub fn read(stage: &Path) -> Result<Option<Self>> {
         let path = stage.join(MANIFEST);
-        let bytes = match fs::metadata(&path) {
-            Ok(found) if found.len() > LIMIT => {
-                return Err(Error::TooLarge { path, bytes: found.len(), limit: LIMIT });
-            }
-            Ok(_) => fs::read(&path).map_err(Error::io(&path, "read"))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io(path, "read")(error)),
-        };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| json_error(&path, &error))
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
     }
 
     /// Writes the manifest into a stage's folder at once: it is there as a whole or not at all.
@@ -85,6 +78,20 @@ impl Manifest {
         text.push(b'\n');
         Ok(write_file(path, &text)?)
     }
+}
+
+/// Reads a file of JSON.
+///
+/// # Errors
+/// An unreadable or very large file, or one that is not what it should be, at its line and column.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = match fs::metadata(path) {
+        Ok(found) if found.len() > LIMIT => {
+            return Err(Error::TooLarge { path: path.into(), bytes: found.len(), limit: LIMIT });
+        }
+        _ => fs::read(path).map_err(Error::io(path, "read"))?,
+    };
+    serde_json::from_slice(&bytes).map_err(|error| json_error(path, &error))
 }
 
 pub(super) fn json_error(path: &Path, error: &serde_json::Error) -> Error {

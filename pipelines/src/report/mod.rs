@@ -11,36 +11,51 @@
 //!              report.json                             stage → metric → number, as `--json` prints it
 //!              metrics.csv                             the same as rows stage,kind,metric,value
 //!              <n>-<stage>/training-curves.svg         of each log; `training-curves-<part>.svg` of a part's
-//!              <n>-<stage>/precision-at-k-<checkpoint>.{svg,csv}   of each stage with scores
+//!              <n>-<stage>/precision-at-k-<scores>.{svg,csv}, reliability-<scores>.{svg,csv}   of each stage with scores
+//!              <n>-<stage>/map-<scores>.svg            the fused vectors of an evaluation's records
+//!              comparison.svg                          of the first of several runs: all of them, by bars
+//!              index.html                              all tables and figures on one page that needs no other file
 //! ```
 //!
 //! What cannot be read or written becomes a note under the tables; only a report without anything to show is an error.
 
+mod bars;
+mod calibration;
 mod curves;
 mod error;
 mod figure;
+mod html;
 mod lines;
 mod log;
 mod manifest;
+mod map;
 mod precision;
 mod run;
+mod seeds;
 mod table;
 mod tables;
+mod transfer;
 mod write;
 
 use std::io::Write;
 use std::path::PathBuf;
 
+use datasets::atomic::write_file;
 use serde_json::{Map, Value};
 
+pub use calibration::{reliability_csv, reliability_figure};
 pub use curves::training_curves;
 pub use error::{Error, Result};
+pub use html::Figure;
 pub use log::{METRICS_CSV, METRICS_JSONL, MetricsLog, Row, Split};
 pub use manifest::{MANIFEST, Manifest, Status, Timings};
+pub use map::map_figure;
 pub use precision::{precision_csv, precision_figure};
 pub use run::{Log, Run, Stage};
+pub use seeds::Spread;
 pub(crate) use table::{Align, Table};
-pub use write::{read_scores, write_report};
+pub use transfer::{EVALUATED, Evaluated};
+pub use write::{Written, read_scores, write_page, write_report};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,7 +67,8 @@ pub struct Options {
 }
 
 /// Reports on `runs` (folders, or names below `runs/`): writes files into each run's `report/` and prints to `out`. One run
-/// prints its stages and metrics; several print one table with a column for each. With [`Options::json`], `out` gets
+/// prints its stages and metrics; several print one table with a column for each experiment, where runs that differ in nothing
+/// but their seeds are one: mean ± standard deviation. With [`Options::json`], `out` gets
 /// exactly one JSON object, stage → metric → number (for several runs, run → stage → metric → number), and the notes go to
 /// `notes` instead of standing under the tables.
 ///
@@ -77,10 +93,14 @@ pub fn report(runs: &[PathBuf], options: Options, out: &mut dyn Write, notes: &m
     if found.is_empty() {
         return Err(Error::NothingToShow { notes: remarks });
     }
-    for run in &found {
-        remarks.extend(write_report(run));
-    }
     name_apart(&mut found);
+    let groups = seeds::groups(&found);
+    for (nth, run) in found.iter().enumerate() {
+        let Written { figures, notes } = write_report(run);
+        remarks.extend(notes);
+        let beside = if nth == 0 && found.len() > 1 { compare(&found, &groups, &mut remarks) } else { String::new() };
+        remarks.extend(write_page(run, &figures, &beside).err().map(|error| error.to_string()));
+    }
     let text = if options.json {
         let object = if runs.len() == 1 {
             found.first().map(metrics_json).unwrap_or_default()
@@ -91,12 +111,26 @@ pub fn report(runs: &[PathBuf], options: Options, out: &mut dyn Write, notes: &m
     } else if let ([run], 1) = (found.as_slice(), runs.len()) {
         tables::one(run, options.boxed)
     } else {
-        tables::several(&found, options.boxed)
+        tables::several(&found, &groups, options.boxed)
     };
     out.write_all(text.as_bytes()).map_err(Error::io("standard output", "write"))?;
     let remarks: String = remarks.iter().map(|remark| format!("note: {}\n", table::clean(remark))).collect();
     let written = if options.json { notes.write_all(remarks.as_bytes()) } else { out.write_all(remarks.as_bytes()) };
     written.map_err(Error::io("standard output", "write"))
+}
+
+/// Several runs as a part of the first one's page; their bars are also a file in its `report/`.
+fn compare(runs: &[Run], groups: &[seeds::Group], remarks: &mut Vec<String>) -> String {
+    let mut text = format!("<h2>Comparison</h2>\n{}", tables::comparison(runs, groups).html());
+    let drawn = bars::comparison_figure(groups, &tables::stage_names(runs)).and_then(|svg| {
+        if let (Some(svg), Some(run)) = (svg, runs.first()) {
+            write_file(run.path.join("report").join("comparison.svg"), svg.as_bytes())?;
+            text += &html::figure("comparison", &svg);
+        }
+        Ok(())
+    });
+    remarks.extend(drawn.err().map(|error| error.to_string()));
+    text
 }
 
 /// Stage → metric → number of the finished stages, with the stage's `seconds` among the metrics. A metric that is not

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::log::{METRICS_JSONL, Row, read_rows};
+use super::manifest::read_json;
 use super::{Error, Manifest, Result};
+use crate::recipe::Recipe;
+use serde_json::Value;
 
 /// A run folder.
 #[derive(Debug)]
@@ -13,6 +16,10 @@ pub struct Run {
     pub name: String,
     /// The folder.
     pub path: PathBuf,
+    /// The recipe apart from its seed ([`Recipe::hash_without_seed`]), where the run has kept it.
+    pub experiment: Option<String>,
+    /// Its seed.
+    pub seed: Option<u64>,
     /// The stages that left something, in their order.
     pub stages: Vec<Stage>,
     /// What could not be read, each with its file.
@@ -67,7 +74,16 @@ impl Run {
         stages.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.path.cmp(&y.path)));
         let mut stages: Vec<Stage> = stages.into_iter().map(|(_, stage)| stage).collect();
         keep_latest(&mut stages, &mut notes);
-        Ok(Self { name: run_name(&path), path, stages, notes })
+        let plan: Option<Value> = read_json(&path.join("plan.json")).ok();
+        let experiment = plan.as_ref().map(Recipe::hash_without_seed);
+        let seed = plan.as_ref().and_then(|plan| plan["seed"].as_u64());
+        Ok(Self { name: run_name(&path), path, experiment, seed, stages, notes })
+    }
+
+    /// The stage of this name.
+    #[must_use]
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.name == name)
     }
 
     /// Whether any stage has a manifest or measurements.

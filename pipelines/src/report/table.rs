@@ -66,6 +66,24 @@ impl Table {
         text + &frame(["└─", "─", "─┴─", "─┘"])
     }
 
+    /// The table as HTML.
+    pub(super) fn html(&self) -> String {
+        let cell = |tag: &str, index: usize, text: &str| {
+            let class = if self.align[index] == Align::Decimal { " class=\"number\"" } else { "" };
+            format!("<{tag}{class}>{}</{tag}>", escape(text))
+        };
+        let line = |tag: &str, cells: &[String]| {
+            let text = |index: usize| cell(tag, index, cells.get(index).map_or("", String::as_str));
+            format!("<tr>{}</tr>\n", (0..self.header.len()).map(text).collect::<String>())
+        };
+        let mut text = format!("<table>\n<thead>{}</thead>\n", line("th", &self.header));
+        for group in &self.groups {
+            let rows: String = group.iter().map(|row| line("td", row)).collect();
+            text += &format!("<tbody>\n{rows}</tbody>\n");
+        }
+        text + "</table>\n"
+    }
+
     fn column(&self, index: usize) -> Column {
         let align = self.align[index];
         let mut column = Column { align, width: width(&self.header[index]), before: 0, after: 0 };
@@ -150,6 +168,22 @@ pub(super) fn duration(seconds: f64) -> String {
 /// Text from files without the control characters that could move a terminal's cursor or break a line.
 pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Text as it stands in HTML, in an element or in a quoted attribute.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in clean(text).chars() {
+        match c {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            _ => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 fn width(text: &str) -> usize {

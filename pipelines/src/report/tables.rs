@@ -4,10 +4,40 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::log::Row;
 use super::run::{Run, Stage};
+use super::seeds::{Group, Spread, groups};
 use super::table::{Align, NOTHING, Table, clean, duration, number};
+use super::transfer::matrices;
 
-/// One run: its stages, then their metrics.
+/// One run: its stages, their metrics, and how its weights transfer.
 pub(super) fn one(run: &Run, boxed: bool) -> String {
+    let path = run.path.display().to_string();
+    let files = run.path.join("report").display().to_string();
+    let (stages, metrics) = (stages(run).render(boxed), metrics(run).render(boxed));
+    let transfer = transfer(&groups(std::slice::from_ref(run)), boxed);
+    format!(
+        "{} ({})\n\n{stages}\n{metrics}\n{transfer}plots and tables: {}\n",
+        clean(&run.name),
+        clean(&path),
+        clean(&files)
+    )
+}
+
+/// Several experiments side by side ([`comparison`]), and how their weights transfer.
+pub(super) fn several(runs: &[Run], groups: &[Group], boxed: bool) -> String {
+    let text = comparison(runs, groups).render(boxed);
+    match transfer(groups, boxed) {
+        matrices if matrices.is_empty() => text,
+        matrices => format!("{text}\n{matrices}"),
+    }
+}
+
+fn transfer(groups: &[Group], boxed: bool) -> String {
+    let matrices = matrices(groups).unwrap_or_default();
+    matrices.iter().map(|matrix| matrix.render(boxed) + "\n").collect()
+}
+
+/// The stages of a run.
+pub(super) fn stages(run: &Run) -> Table {
     let mut stages = table(["stage", "status", "time", "last step"], [Align::Left; 4]);
     let line = |stage: &Stage| {
         let time = stage.manifest.as_ref().map(|manifest| duration(manifest.timings.seconds));
@@ -15,7 +45,11 @@ pub(super) fn one(run: &Run, boxed: bool) -> String {
         vec![stage.name.clone(), stage.state().to_owned(), time.unwrap_or_default(), step.unwrap_or_default()]
     };
     stages.group(run.stages.iter().map(line).collect());
+    stages
+}
 
+/// The metrics of a run.
+pub(super) fn metrics(run: &Run) -> Table {
     let mut metrics = table(["stage", "metric", "value"], [Align::Left, Align::Left, Align::Decimal]);
     for stage in &run.stages {
         let named = |(index, (name, value)): (usize, (String, Option<f64>))| {
@@ -26,47 +60,53 @@ pub(super) fn one(run: &Run, boxed: bool) -> String {
             metrics.group(rows);
         }
     }
-    let path = run.path.display().to_string();
-    let files = run.path.join("report").display().to_string();
-    let (stages, metrics) = (stages.render(boxed), metrics.render(boxed));
-    format!("{} ({})\n\n{stages}\n{metrics}\nplots and tables: {}\n", clean(&run.name), clean(&path), clean(&files))
+    metrics
 }
 
-/// Several runs side by side: a row for each stage and metric that any of them has, a column for each run.
-pub(super) fn several(runs: &[Run], boxed: bool) -> String {
+/// A row for each stage and metric that any of the runs has, a column for each experiment: of a single run its numbers, of
+/// several seeds mean ± standard deviation.
+pub(super) fn comparison(runs: &[Run], groups: &[Group]) -> Table {
     let fixed = [("stage".to_owned(), Align::Left), ("metric".to_owned(), Align::Left)];
-    let mut table = Table::new(fixed.into_iter().chain(runs.iter().map(|run| (run.name.clone(), Align::Decimal))));
+    let columns = groups.iter().map(|group| (group.name.clone(), Align::Decimal));
+    let mut table = Table::new(fixed.into_iter().chain(columns));
     for name in stage_names(runs) {
-        let stages: Vec<Option<&Stage>> =
-            runs.iter().map(|run| run.stages.iter().find(|stage| stage.name == name)).collect();
-        let cell = |text: String, stage: &Option<&Stage>| if stage.is_some() { text } else { NOTHING.to_owned() };
+        let found: Vec<Vec<&Stage>> =
+            groups.iter().map(|group| group.runs.iter().filter_map(|run| run.stage(&name)).collect()).collect();
         let mut rows = Vec::new();
-        if stages.iter().flatten().any(|stage| stage.manifest.is_none()) {
-            let states = stages.iter().map(|stage| cell(stage.map_or("", Stage::state).to_owned(), stage));
-            rows.push([String::new(), "status".to_owned()].into_iter().chain(states).collect::<Vec<_>>());
+        if found.iter().flatten().any(|stage| stage.manifest.is_none()) {
+            // Of several seeds, what is not done.
+            let state = |stages: &Vec<&Stage>| {
+                let open = stages.iter().find(|stage| stage.manifest.is_none());
+                open.or(stages.first()).map_or(NOTHING, |stage| stage.state()).to_owned()
+            };
+            rows.push([String::new(), "status".to_owned()].into_iter().chain(found.iter().map(state)).collect());
         }
-        let columns: Vec<BTreeMap<String, Option<f64>>> = stages
-            .iter()
-            .map(|stage| {
-                let seconds = stage.and_then(|stage| stage.manifest.as_ref()).map(|manifest| manifest.timings.seconds);
-                let mut column: BTreeMap<_, _> = stage.map(values).unwrap_or_default().into_iter().collect();
-                if let Some(seconds) = seconds {
-                    column.entry("seconds".to_owned()).or_insert(Some(seconds));
+        let column = |stages: &Vec<&Stage>| {
+            let mut column: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
+            for stage in stages {
+                let mut all: BTreeMap<_, _> = values(stage).into_iter().collect();
+                if let Some(manifest) = &stage.manifest {
+                    all.entry("seconds".to_owned()).or_insert(Some(manifest.timings.seconds));
                 }
-                column
-            })
-            .collect();
+                all.into_iter().for_each(|(metric, value)| column.entry(metric).or_default().push(value));
+            }
+            column
+        };
+        let columns: Vec<_> = found.iter().map(column).collect();
         let metrics: BTreeSet<&String> = columns.iter().flat_map(BTreeMap::keys).collect();
         for metric in metrics {
-            let cells = columns.iter().map(|column| number(column.get(metric).copied().flatten()));
-            rows.push([String::new(), metric.clone()].into_iter().chain(cells).collect());
+            let cell = |column: &BTreeMap<String, Vec<Option<f64>>>| {
+                let known: Vec<f64> = column.get(metric).into_iter().flatten().copied().flatten().collect();
+                Spread::of(&known).map_or_else(|| NOTHING.to_owned(), |spread| spread.text())
+            };
+            rows.push([String::new(), metric.clone()].into_iter().chain(columns.iter().map(cell)).collect::<Vec<_>>());
         }
         if let Some(first) = rows.first_mut() {
             first[0].clone_from(&name);
         }
         table.group(rows);
     }
-    table.render(boxed)
+    table
 }
 
 /// The metrics of a finished stage; of another, what was logged last under each name.
@@ -86,7 +126,7 @@ fn values(stage: &Stage) -> Vec<(String, Option<f64>)> {
 }
 
 /// The stages of all runs: those of the first run in its order, then what the others add.
-fn stage_names(runs: &[Run]) -> Vec<String> {
+pub(super) fn stage_names(runs: &[Run]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for stage in runs.iter().flat_map(|run| &run.stages) {
         if !names.contains(&stage.name) {

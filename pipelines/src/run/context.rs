@@ -4,8 +4,8 @@ use super::error::Error;
 use super::folder::RunFolder;
 use super::hashes::Hashes;
 use super::{
-    embed, glow_eval, glow_train, graph_questions, judge_chats, judge_eval, judge_prompted, merge_lora, sft, sources,
-    value_head,
+    embed, glow_eval, glow_train, graph_question_eval, graph_questions, judge_chats, judge_eval, judge_prompted,
+    merge_lora, sft, sources, value_head,
 };
 use crate::hub::{Folders, Repo};
 use crate::recipe::{DataSource, ModelSource, Recipe, Source, Stage};
@@ -231,6 +231,7 @@ impl StageContext<'_> {
     pub(super) fn execute(&self, stage: &Stage) -> Result<StageEnd, Error> {
         match stage {
             Stage::GraphQuestions(stage) => graph_questions::run(self, stage),
+            Stage::GraphQuestionEval(stage) => graph_question_eval::run(self, stage),
             Stage::Sft(stage) => sft::run(self, stage),
             Stage::MergeLora(stage) => merge_lora::run(self, stage),
             Stage::Embed(stage) => embed::run(self, stage),

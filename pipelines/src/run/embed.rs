@@ -26,7 +26,8 @@ use std::sync::Arc;
 pub(super) fn run(context: &StageContext, stage: &Embed) -> Result<StageEnd, Error> {
     let folder = context.path("data", &stage.data)?;
     let options = ReadOptions { labels: stage.labels.into(), on_bad_edge: stage.on_bad_edge, ..ReadOptions::default() };
-    let index = FloraIndex::read(&folder, &options)?;
+    let mut index = FloraIndex::read(&folder, &options)?;
+    index.resplit(stage.split)?;
     let summary = index.summary();
     context.say(&format!(
         "{} records, {} workflows, {} texts",

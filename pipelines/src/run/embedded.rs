@@ -192,6 +192,13 @@ impl EmbeddedData {
         serde_json::from_slice(&text).map_err(|e| Error::io(&path)(e.into()))
     }
 
+    /// The name of the folder that the records were read from.
+    pub fn name(&self) -> String {
+        let file = self.index.sources().first().map(|(_, file)| file.path.as_path());
+        let folder = file.and_then(Path::parent).and_then(Path::file_name);
+        folder.map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// What the columns of both tables would be standardised by: mean and deviation over the rows that a split uses.
     ///
     /// # Errors

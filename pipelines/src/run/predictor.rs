@@ -4,10 +4,10 @@
 use super::embedded::{EmbeddedData, InputScale, Keys, glow_data};
 use super::error::Error;
 use super::folder::write_json;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use burn_models::Error as ModelError;
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
-use burn_models::glow::{Dedup, GlowConfig, GlowPredictor, original_name};
+use burn_models::glow::{Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord, GlowTokens, original_name};
 use datasets::Split;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -23,6 +23,9 @@ pub struct PredictorFile {
     pub llm_dim: usize,
     /// Width of the sentence vectors.
     pub text_dim: usize,
+    /// The name of the data that it was trained on: that of the folder.
+    #[serde(default)]
+    pub data: String,
     /// What the vectors it was trained on were made with.
     pub embeddings: Keys,
     /// How the vectors are standardised before the network sees them, if they are.
@@ -42,7 +45,14 @@ const FILE: &str = "predictor.json";
 impl PredictorFile {
     /// The shape for these settings and data.
     pub fn new(model: GlowConfig, data: &EmbeddedData, inputs: Option<InputScale>) -> Self {
-        Self { model, llm_dim: data.llm.width, text_dim: data.text.width, embeddings: data.keys.clone(), inputs }
+        Self {
+            model,
+            llm_dim: data.llm.width,
+            text_dim: data.text.width,
+            data: data.name(),
+            embeddings: data.keys.clone(),
+            inputs,
+        }
     }
 
     /// A fresh predictor; all its numbers are drawn from `seed`.
@@ -119,11 +129,109 @@ impl StoredPredictor {
     /// Embeddings that do not fit the predictor, or a split that is not there.
     pub fn score(
         &self,
-        mut data: EmbeddedData,
+        data: EmbeddedData,
         split: Split,
         batch_size: usize,
         device: &Device,
     ) -> Result<Vec<f32>, Error> {
+        Ok(self.evaluate(data, split, batch_size, None, device)?.scores)
+    }
+
+    /// The scores, and the fused vectors of at most `vectors` records, evenly spaced.
+    ///
+    /// # Errors
+    /// As [`StoredPredictor::score`].
+    pub fn evaluate(
+        &self,
+        mut data: EmbeddedData,
+        split: Split,
+        batch_size: usize,
+        vectors: Option<usize>,
+        device: &Device,
+    ) -> Result<Scored, Error> {
+        self.scale(&mut data)?;
+        let mut glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
+        // Records to be scored need no label, and a batch takes none that is not a number.
+        Arc::make_mut(&mut glow.records).iter_mut().for_each(|record| record.label = 0.0);
+        Arc::make_mut(&mut glow.targets).fill(0.0);
+        let all: Vec<u32> = (0..glow.records.len() as u32).collect();
+        let every = vectors.map(|most| all.len().div_ceil(most.max(1)).max(1) as u32);
+        let mut found = Scored { scores: Vec::with_capacity(all.len()), records: Vec::new(), vectors: Vec::new() };
+        for records in all.chunks(batch_size.max(1)) {
+            let item = glow.collate(records, Dedup::Share, device)?;
+            let output = self.predictor.forward(&item.batch, &item.tables);
+            found.scores.extend(self.scores(output.logits));
+            let kept =
+                records.iter().enumerate().filter(|(_, record)| every.is_some_and(|every| **record % every == 0));
+            let (rows, kept): (Vec<i32>, Vec<usize>) = kept.map(|(row, record)| (row as i32, *record as usize)).unzip();
+            if !rows.is_empty() {
+                let count = rows.len();
+                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), device);
+                found.vectors.extend(output.fused.select(0, rows).into_data().iter::<f32>());
+                found.records.extend(kept);
+            }
+        }
+        found.check()?;
+        Ok(found)
+    }
+
+    /// The scores of some workflows on some tasks, row by row: K·M numbers in [0, 1]. Workflows are numbers into the index's
+    /// workflows, tasks into its texts. Each workflow and each task is encoded once; only the fusion sees every pair.
+    ///
+    /// # Errors
+    /// Embeddings that do not fit the predictor.
+    pub fn matrix(
+        &self,
+        mut data: EmbeddedData,
+        workflows: &[u32],
+        tasks: &[u32],
+        batch_size: usize,
+        device: &Device,
+    ) -> Result<Vec<f32>, Error> {
+        self.scale(&mut data)?;
+        let Some(any) = tasks.first() else { return Ok(Vec::new()) };
+        let (all, tables) = (data.workflows(), data.tables(device));
+        let batch_size = batch_size.max(1);
+        let (mut llm, mut graph) = (Vec::new(), Vec::new());
+        for chunk in workflows.chunks(batch_size) {
+            let record = |w: &u32| GlowRecord { workflow: *w, llm: *w, task: *any, label: 0.0, task_id: 0 };
+            let records: Vec<GlowRecord> = chunk.iter().map(record).collect();
+            let batch = GlowBatch::new(&records, &all, &tables, Dedup::Share, device)?;
+            let tokens = self.predictor.workflow_tokens(&batch, &tables);
+            llm.extend(tokens.llm);
+            graph.extend(tokens.graph);
+        }
+        let whole = |parts: Vec<Tensor<2>>| (!parts.is_empty()).then(|| Tensor::cat(parts, 0));
+        let (llm, graph) = (whole(llm), whole(graph));
+        let rows = |numbers: Vec<i32>| {
+            let count = numbers.len();
+            Tensor::<1, Int>::from_data(TensorData::new(numbers, [count]), device)
+        };
+        let texts = tables.text.clone().select(0, rows(tasks.iter().map(|t| *t as i32).collect()));
+        let task = self.predictor.task_tokens(texts);
+
+        let mut found = Scored { scores: Vec::new(), records: Vec::new(), vectors: Vec::new() };
+        let pairs: Vec<(i32, i32)> =
+            (0..workflows.len() as i32).flat_map(|w| (0..tasks.len() as i32).map(move |t| (w, t))).collect();
+        for chunk in pairs.chunks(batch_size) {
+            let (of_workflow, of_task): (Vec<i32>, Vec<i32>) = chunk.iter().copied().unzip();
+            let (of_workflow, of_task) = (rows(of_workflow), rows(of_task));
+            let pick = |tokens: &Option<Tensor<2>>, rows: &Tensor<1, Int>| {
+                tokens.as_ref().map(|tokens| tokens.clone().select(0, rows.clone()))
+            };
+            let tokens = GlowTokens {
+                llm: pick(&llm, &of_workflow),
+                graph: pick(&graph, &of_workflow),
+                task: pick(&task, &of_task),
+            };
+            found.scores.extend(self.scores(self.predictor.forward_tokens(tokens, chunk.len()).logits));
+        }
+        found.check()?;
+        Ok(found.scores)
+    }
+
+    /// Standardises vectors as the predictor wants them.
+    fn scale(&self, data: &mut EmbeddedData) -> Result<(), Error> {
         let mine = &self.file.embeddings;
         for (name, wanted, found) in [("llm", &mine.llm, &data.keys.llm), ("text", &mine.text, &data.keys.text)] {
             if wanted != found {
@@ -133,22 +241,34 @@ impl StoredPredictor {
         if let Some(scale) = &self.file.inputs {
             data.standardize(scale);
         }
-        let mut glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
-        // Records to be scored need no label, and a batch takes none that is not a number.
-        Arc::make_mut(&mut glow.records).iter_mut().for_each(|record| record.label = 0.0);
-        Arc::make_mut(&mut glow.targets).fill(0.0);
-        let mut scores = Vec::with_capacity(glow.records.len());
-        let all: Vec<u32> = (0..glow.records.len() as u32).collect();
-        for records in all.chunks(batch_size.max(1)) {
-            let item = glow.collate(records, Dedup::Share, device)?;
-            let output = self.predictor.forward(&item.batch, &item.tables);
-            // A regression without a logistic function may leave the range of rates. A NaN stays one.
-            scores.extend(self.predictor.scores(output.logits).into_data().iter::<f32>().map(|s| s.clamp(0.0, 1.0)));
+        Ok(())
+    }
+
+    /// Scores in [0, 1]: a regression without a logistic function may leave the range of rates. A NaN stays one.
+    fn scores(&self, logits: Tensor<1>) -> Vec<f32> {
+        self.predictor.scores(logits).into_data().iter::<f32>().map(|s| s.clamp(0.0, 1.0)).collect()
+    }
+}
+
+/// What a predictor makes of records.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// A score per record.
+    pub scores: Vec<f32>,
+    /// The records whose fused vectors were kept.
+    pub records: Vec<usize>,
+    /// These vectors in a row.
+    pub vectors: Vec<f32>,
+}
+
+impl Scored {
+    fn check(&self) -> Result<(), Error> {
+        match self.scores.iter().position(|score| score.is_nan()) {
+            None => Ok(()),
+            Some(at) => {
+                let reason = format!("its score of record {at} is not a number: are its weights damaged?");
+                Err(Error::Stage { stage: "predictor".into(), reason })
+            }
         }
-        if let Some(at) = scores.iter().position(|score| score.is_nan()) {
-            let reason = format!("its score of record {at} is not a number: are its weights damaged?");
-            return Err(Error::Stage { stage: "predictor".into(), reason });
-        }
-        Ok(scores)
     }
 }

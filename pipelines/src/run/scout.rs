@@ -150,6 +150,7 @@ fn model_of(stage: &mut Stage) -> Option<&mut Source> {
         Stage::Sft(stage) => Some(&mut stage.model),
         Stage::MergeLora(stage) => Some(&mut stage.base),
         Stage::Embed(stage) => Some(&mut stage.llm),
+        Stage::GraphQuestionEval(stage) => Some(&mut stage.model),
         Stage::JudgeChats(stage) => Some(&mut stage.model),
         Stage::ValueHeadTrain(stage) => Some(&mut stage.model),
         Stage::JudgeEval(stage) => Some(&mut stage.model),

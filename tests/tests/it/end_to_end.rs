@@ -13,16 +13,18 @@ use serde_json::Value;
 const HEARTH: Program = Program(env!("CARGO_BIN_EXE_hearth-under-test"));
 
 /// The stages of the recipe, in order.
-const STAGES: [&str; 6] = ["graph-questions", "sft", "merge-lora", "embed", "glow-train", "glow-eval"];
+const STAGES: [&str; 7] =
+    ["graph-questions", "sft", "merge-lora", "embed", "glow-train", "glow-eval", "graph-question-eval"];
 
 /// What the results of a run are: test scores, adapter, merged model, vectors, predictors.
-const RESULTS: [&str; 6] = [
+const RESULTS: [&str; 7] = [
     "stages/02-sft/adapter/adapter_model.safetensors",
     "stages/03-merge-lora/model/model.safetensors",
     "stages/04-embed/embeddings.safetensors",
     "stages/05-glow-train/best/model.safetensors",
     "stages/05-glow-train/final/model.safetensors",
     "stages/06-glow-eval/scores-best.jsonl",
+    "stages/07-graph-question-eval/answers.jsonl",
 ];
 
 fn folder(stage: &str) -> String {
@@ -60,7 +62,7 @@ fn folders(stages: &[&str]) -> Vec<String> {
 /// What standard error says about a stage.
 fn said<'a>(stderr: &'a str, stage: &str) -> Vec<&'a str> {
     let number = STAGES.iter().position(|name| *name == stage).unwrap() + 1;
-    let prefix = format!("[{number}/6 {stage}] ");
+    let prefix = format!("[{number}/7 {stage}] ");
     stderr.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
 }
 
@@ -83,7 +85,7 @@ fn a_run_leaves_its_results_and_a_second_one_does_nothing() {
     for device in device_names() {
         let run = TinyRun::new(HEARTH, &dir.path().join(&device), &device);
         let first = run.ok(&["--json"]);
-        assert_eq!(starts(&first.stderr), ["starting"; 6], "{}", first.stderr);
+        assert_eq!(starts(&first.stderr), ["starting"; 7], "{}", first.stderr);
         assert!(!first.stderr.contains('\u{1b}'), "no terminal, no colours: {}", first.stderr);
 
         for stage in STAGES {
@@ -131,8 +133,8 @@ fn a_run_leaves_its_results_and_a_second_one_does_nothing() {
         let kept = ["stages", "sources"].map(String::from);
         let before = stamps(&run, &kept);
         let second = run.ok(&["--json"]);
-        assert_eq!(starts(&second.stderr), ["finished before"; 6], "{}", second.stderr);
-        assert_eq!(second.stderr.lines().count(), 6, "{}", second.stderr);
+        assert_eq!(starts(&second.stderr), ["finished before"; 7], "{}", second.stderr);
+        assert_eq!(second.stderr.lines().count(), 7, "{}", second.stderr);
         assert_eq!(second.json(), report);
         assert_eq!(stamps(&run, &kept), before);
         assert!(!run.path("replaced").exists());
@@ -187,7 +189,7 @@ fn a_changed_setting_redoes_its_stage_and_those_after_it() {
     let longer = run.clone().set("stages.glow-train.epochs=3");
     let said = longer.ok(&[]);
     let [same, changed] = ["finished before", "changed"];
-    assert_eq!(starts(&said.stderr), [same, same, same, same, changed, changed], "{}", said.stderr);
+    assert_eq!(starts(&said.stderr), [same, same, same, same, changed, changed, same], "{}", said.stderr);
     assert_eq!(stamps(&run, &kept), before);
     assert_eq!(manifest(&run, "glow-train")["settings"]["epochs"], 3);
     assert_eq!(manifest(&run, "glow-train")["metrics"]["epochs"], 3.0);
@@ -199,17 +201,17 @@ fn a_changed_setting_redoes_its_stage_and_those_after_it() {
 
     // When to save has no effect on what comes out.
     let saving = longer.set("stages.sft.checkpoint.keep=3").set("stages.glow-train.checkpoint.every_steps=5");
-    assert_eq!(starts(&saving.ok(&[]).stderr), [same; 6]);
+    assert_eq!(starts(&saving.ok(&[]).stderr), [same; 7]);
 
     // Back again: the same results as before.
     let back = run.ok(&[]);
-    assert_eq!(starts(&back.stderr), [same, same, same, same, changed, changed], "{}", back.stderr);
+    assert_eq!(starts(&back.stderr), [same, same, same, same, changed, changed, same], "{}", back.stderr);
     assert_eq!((run.read(RESULTS[3]), run.read(RESULTS[5])), (best, scores));
     assert_eq!(json(&run.path("replaced/05-glow-train/manifest.json"))["settings"]["epochs"], 3);
 
     // Inputs count as settings: other data, and everything that comes from it is made again.
     let other = run.clone().set("data.flora=Synthetic(workflows: 8, tasks: 10, train: 40, val: 8, test: 8)").ok(&[]);
-    assert_eq!(starts(&other.stderr), [changed; 6], "{}", other.stderr);
+    assert_eq!(starts(&other.stderr), [changed; 7], "{}", other.stderr);
     assert_eq!(json_lines(&run.path(RESULTS[5])).len(), 8);
 }
 
@@ -229,11 +231,11 @@ fn changed_data_is_seen() {
     fs::write(&path, &text).unwrap();
     let touched = fs::File::options().write(true).open(&path).unwrap();
     touched.set_modified(SystemTime::now() + std::time::Duration::from_secs(10)).unwrap();
-    assert_eq!(starts(&run.ok(&[]).stderr), ["finished before"; 6]);
+    assert_eq!(starts(&run.ok(&[]).stderr), ["finished before"; 7]);
 
     let last = text.lines().last().unwrap();
     fs::write(&path, format!("{text}{last}\n")).unwrap();
-    assert_eq!(starts(&run.ok(&[]).stderr), ["changed"; 6]);
+    assert_eq!(starts(&run.ok(&[]).stderr), ["changed"; 7]);
     assert_eq!(json_lines(&run.path(RESULTS[5])).len(), 25);
 }
 
@@ -253,7 +255,7 @@ fn a_stage_that_was_only_created_replaces_nothing() {
         fs::write(folder.join(".tmp-abc.partial"), "{").unwrap();
     }
     let again = longer.ok(&[]);
-    assert_eq!(starts(&again.stderr)[4..], ["starting"; 2], "{}", again.stderr);
+    assert_eq!(starts(&again.stderr)[4..6], ["starting"; 2], "{}", again.stderr);
     assert_eq!(run.read("replaced/05-glow-train/best/model.safetensors"), best);
 }
 
@@ -285,20 +287,22 @@ fn only_from_and_fresh_choose_stages() {
     }
     let rest = run.ok(&[]);
     let [same, start] = ["finished before", "starting"];
-    assert_eq!(starts(&rest.stderr), [same, same, start, start, start, start], "{}", rest.stderr);
+    assert_eq!(starts(&rest.stderr), [same, same, start, start, start, start, start], "{}", rest.stderr);
 
     // A finished stage is left alone, also when it is asked for, unless it is to be made afresh.
     let everything = ["stages".to_string()];
     let before = stamps(&run, &everything);
-    assert_eq!(starts(&run.ok(&["--only", "sft"]).stderr), ["", same, "", "", "", ""]);
-    assert_eq!(starts(&run.ok(&["--from", "glow-train"]).stderr), ["", "", "", "", same, same]);
+    assert_eq!(starts(&run.ok(&["--only", "sft"]).stderr), ["", same, "", "", "", "", ""]);
+    assert_eq!(starts(&run.ok(&["--from", "glow-train"]).stderr), ["", "", "", "", same, same, same]);
     assert_eq!(stamps(&run, &everything), before);
 
-    let (best, others) =
-        (run.read(RESULTS[3]), folders(&["graph-questions", "sft", "merge-lora", "embed", "glow-eval"]));
+    let (best, others) = (
+        run.read(RESULTS[3]),
+        folders(&["graph-questions", "sft", "merge-lora", "embed", "glow-eval", "graph-question-eval"]),
+    );
     let (unchanged, started) = (stamps(&run, &others), manifest(&run, "glow-train")["timings"]["started"].as_f64());
     let fresh = run.ok(&["--only", "glow-train", "--fresh"]);
-    assert_eq!(starts(&fresh.stderr), ["", "", "", "", "again", ""], "{}", fresh.stderr);
+    assert_eq!(starts(&fresh.stderr), ["", "", "", "", "again", "", ""], "{}", fresh.stderr);
     assert_eq!(stamps(&run, &others), unchanged);
     assert!(manifest(&run, "glow-train")["timings"]["started"].as_f64() > started);
     assert_eq!(run.read(RESULTS[3]), best);
@@ -306,7 +310,7 @@ fn only_from_and_fresh_choose_stages() {
 
     let unchanged = stamps(&run, &folders(&STAGES[..3]));
     let fresh = run.ok(&["--from", "embed", "--fresh"]);
-    assert_eq!(starts(&fresh.stderr), ["", "", "", "again", "again", "again"], "{}", fresh.stderr);
+    assert_eq!(starts(&fresh.stderr), ["", "", "", "again", "again", "again", "again"], "{}", fresh.stderr);
     assert_eq!(stamps(&run, &folders(&STAGES[..3])), unchanged);
     assert_eq!(run.read(RESULTS[3]), best);
 
@@ -353,7 +357,7 @@ fn results_follow_from_recipe_and_seed() {
 
     // A new folder beside it: everything is made again but the vectors, which come from the shared cache.
     let second = first.clone().named("second");
-    assert_eq!(starts(&second.ok(&[]).stderr), ["starting"; 6]);
+    assert_eq!(starts(&second.ok(&[]).stderr), ["starting"; 7]);
     assert_eq!(computed(&second), [(0.0, llm_rows), (0.0, text_rows)]);
     // A new folder elsewhere, in one thread.
     let third = tiny(elsewhere.path());

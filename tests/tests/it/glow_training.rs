@@ -298,12 +298,15 @@ fn ablations_read_the_embeddings_of_another_run() {
         }
         found
     };
-    let parts = ["llm_projector", "gnn_encoder", "warm-up", "contrast"];
+    let parts = ["llm_projector", "gnn_encoder", "warm-up", "contrast", "fusion_encoder"];
     for (recipe, missing) in [
         ("without-llm", &["llm_projector"][..]),
         ("without-graph", &["gnn_encoder", "warm-up"]),
         ("without-warmup", &["warm-up"]),
         ("without-contrast", &["contrast"]),
+        ("concat-fusion", &["fusion_encoder"]),
+        ("mean-fusion", &["fusion_encoder"]),
+        ("gcn-encoder", &[]),
     ] {
         let found = model(recipe);
         let absent: Vec<&str> = parts.into_iter().filter(|part| !found.iter().any(|f| f == part)).collect();

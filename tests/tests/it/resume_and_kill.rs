@@ -192,9 +192,9 @@ fn interrupt(learner: &str, signal: rustix::process::Signal) -> (tempfile::TempD
 fn interrupted() {
     use rustix::process::Signal;
     for (stage, learner, signal) in [
-        ("2/6 sft", "stages/02-sft", Signal::INT),
-        ("5/6 glow-train", "stages/05-glow-train/warmup", Signal::TERM),
-        ("5/6 glow-train", "stages/05-glow-train", Signal::INT),
+        ("2/7 sft", "stages/02-sft", Signal::INT),
+        ("5/7 glow-train", "stages/05-glow-train/warmup", Signal::TERM),
+        ("5/7 glow-train", "stages/05-glow-train", Signal::INT),
     ] {
         let (_dir, run, stopped) = interrupt(learner, signal);
         assert!(stopped.stderr.contains(&format!("[{stage}] interrupted; everything is saved")), "{}", stopped.stderr);
@@ -227,7 +227,7 @@ fn interrupted_outside_of_training() {
         assert!(running.wait_for(&run.path("stages/01-graph-questions/started.json")));
         running.signal(rustix::process::Signal::INT);
         let stopped = running.finish().expect_code(130);
-        if stopped.stderr.contains("[2/6 sft] interrupted before it started") {
+        if stopped.stderr.contains("[2/7 sft] interrupted before it started") {
             assert!(!run.path("stages/02-sft/started.json").exists());
             run.ok(&[]);
             assert_undisturbed(&run, "interrupted while questions were written");
@@ -308,7 +308,7 @@ fn torn_checkpoints_are_passed_over() {
     fs::remove_file(run.path("stages/05-glow-train/warmup/checkpoints/step-00000010/optimizer.bpk")).unwrap();
     truncate(&run.path("stages/05-glow-train/checkpoints/step-00000012/state.json"));
     let finished = run.ok(&[]);
-    let want = say(&[("2/6 sft", 8), ("5/6 glow-train warm-up", 8), ("5/6 glow-train", 10)]);
+    let want = say(&[("2/7 sft", 8), ("5/7 glow-train warm-up", 8), ("5/7 glow-train", 10)]);
     assert_eq!(continued(&finished), want, "{}", finished.stderr);
     for damaged in ["step-00000010: model.bpk is damaged", "step-00000010: ", "step-00000012: state.json"] {
         assert!(finished.stderr.contains(damaged), "{damaged}: {}", finished.stderr);
@@ -322,7 +322,7 @@ fn torn_checkpoints_are_passed_over() {
         flip(&run.path("stages/05-glow-train/checkpoints").join(step).join("model.bpk"));
     }
     let finished = run.ok(&[]);
-    let want = say(&[("2/6 sft", 8), ("5/6 glow-train warm-up", 10)]);
+    let want = say(&[("2/7 sft", 8), ("5/7 glow-train warm-up", 10)]);
     assert_eq!(continued(&finished), want, "{}", finished.stderr);
     assert_undisturbed(&run, "all checkpoints are damaged");
 }
@@ -355,7 +355,7 @@ fn leftovers_do_not_disturb() {
         fs::write(path, text).unwrap();
     }
     let finished = run.ok(&[]);
-    assert_eq!(continued(&finished)[0], ("2/6 sft".to_string(), 8), "{}", finished.stderr);
+    assert_eq!(continued(&finished)[0], ("2/7 sft".to_string(), 8), "{}", finished.stderr);
     assert_undisturbed(&run, "leftovers");
 }
 
@@ -408,7 +408,7 @@ fn stopped_early_stays_stopped() {
             fs::remove_dir_all(folder.join("checkpoints/step-00000009")).unwrap();
         }
         let again = run.ok(&[]);
-        assert!(continued(&again).contains(&("5/6 glow-train".to_string(), step)), "{}", again.stderr);
+        assert!(continued(&again).contains(&("5/7 glow-train".to_string(), step)), "{}", again.stderr);
         assert_eq!((metrics(), run.read(RESULTS[4]), run.read(RESULTS[6])), before);
     }
 }

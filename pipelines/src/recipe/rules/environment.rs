@@ -76,6 +76,7 @@ fn device(report: &mut Report) {
             Stage::Embed(stage) => stage.dtype,
             Stage::ValueHeadTrain(stage) => stage.dtype,
             Stage::JudgeEval(stage) => stage.dtype,
+            Stage::GraphQuestionEval(stage) => stage.dtype,
             _ => Dtype::F32,
         };
         if !device.supports(dtype) {
@@ -94,6 +95,7 @@ fn input(report: &mut Report, hub: &Hub, place: &Place, source: &Source, stage: 
         Stage::Embed(_) | Stage::JudgeChats(_) => &Split::ALL,
         Stage::ValueHeadTrain(stage) if stage.eval.is_some() => &[Split::Train, Split::Val],
         Stage::JudgeEval(stage) => std::slice::from_ref(&stage.split),
+        Stage::GlowEval(stage) => std::slice::from_ref(&stage.split),
         Stage::JudgePrompted(stage) => std::slice::from_ref(&stage.split),
         _ => &[Split::Train],
     };
@@ -111,6 +113,16 @@ fn input(report: &mut Report, hub: &Hub, place: &Place, source: &Source, stage: 
         Source::Data(key) => {
             if let Some(data) = recipe.data.get(key) {
                 data_entry(report, hub, key, data, splits);
+            }
+        }
+        // Of chats it is those that were held out that are asked.
+        Source::Path(path) if matches!(stage, Stage::GraphQuestionEval(_)) && needed == Artifact::Chats => {
+            match fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => {
+                    folder_with(report, place, path, &["test.jsonl"]);
+                }
+                Ok(_) => {}
+                Err(_) => missing(report, place, path, "file"),
             }
         }
         Source::Stage(_) => {}

@@ -2,6 +2,7 @@
 //! reported at once.
 
 mod environment;
+mod graph_questions;
 mod judges;
 mod names;
 mod numbers;

@@ -6,19 +6,17 @@ use std::path::Path;
 
 use datasets::synthetic::SyntheticConfig;
 
-use super::{Place, Report, judges};
+use super::{Place, Report, graph_questions, judges};
 use crate::eval::UtilityOptions;
 use crate::recipe::{
     AdamW, Checkpoint, DataSource, DecoderInit, EarlyStopping, Embed, EncoderInit, Evaluation, GlowEval, GlowTrain,
-    GraphQuestions, InitModel, MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
+    InitModel, MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
 };
 
 /// Nobody waits for more.
 const MAX_COUNT: usize = 1_000_000_000;
 /// More do not fit into the memory of any one machine that trains from scratch.
 const MAX_PARAMETERS: u64 = 20_000_000_000;
-/// A workflow has long been asked everything by then.
-const MAX_ROUNDS: u32 = 10_000;
 
 pub(super) fn check(report: &mut Report) {
     let recipe = report.recipe();
@@ -38,7 +36,8 @@ pub(super) fn check(report: &mut Report) {
     for (index, stage) in recipe.stages.iter().enumerate() {
         let place = Place::stage(index);
         match stage {
-            Stage::GraphQuestions(stage) => graph_questions(report, &place, stage),
+            Stage::GraphQuestions(stage) => graph_questions::made(report, &place, stage),
+            Stage::GraphQuestionEval(stage) => graph_questions::asked(report, index, &place, stage),
             Stage::Sft(stage) => sft(report, &place, stage),
             Stage::MergeLora(stage) => merge_lora(report, &place, stage),
             Stage::Embed(stage) => embed(report, &place, stage),
@@ -183,23 +182,8 @@ pub(super) fn checkpoint(report: &mut Report, place: &Place, checkpoint: &Checkp
     report.counts(place, fields);
 }
 
-fn graph_questions(report: &mut Report, place: &Place, stage: &GraphQuestions) {
-    report.counts(place, [("rounds", stage.rounds as usize)]);
-    if stage.rounds > MAX_ROUNDS {
-        report.add(&place.at("rounds"), format!("`rounds` is {}, but has to be at most {MAX_ROUNDS}", stage.rounds));
-    }
-    if stage.data.is_empty() {
-        report.add(&place.at("data"), "`data` is empty: there is nothing to ask about");
-    }
-    if stage.tasks.is_empty() {
-        report.add(&place.at("tasks"), "`tasks` is empty: there is nothing to ask");
-    }
-    repeated(report, &place.at("tasks"), &stage.tasks);
-    repeated(report, &place.at("data"), &stage.data);
-}
-
 /// Every element of a list may stand there once.
-fn repeated<T: PartialEq + std::fmt::Debug>(report: &mut Report, place: &Place, list: &[T]) {
+pub(super) fn repeated<T: PartialEq + std::fmt::Debug>(report: &mut Report, place: &Place, list: &[T]) {
     for (nth, element) in list.iter().enumerate() {
         if list[..nth].contains(element) {
             report.add(&place.key(nth), format!("{element:?} stands in the list twice"));
@@ -379,6 +363,14 @@ fn glow_eval(report: &mut Report, place: &Place, stage: &GlowEval) {
         report.add(&place.at("checkpoints"), "`checkpoints` is empty: there is nothing to evaluate");
     }
     repeated(report, &place.at("checkpoints"), &stage.checkpoints);
+    repeated(report, &place.at("targets"), &stage.targets);
+    if stage.suite.is_some() && stage.targets.is_empty() {
+        let problem = report.at(&place.at("suite"), "the recipe declares none of FLORA-Bench's sub-data sets");
+        report.push(problem.help("they are entries of `data` whose folders are called Coding-AF, Math-GD and so on"));
+    }
+    if let Err(crate::eval::Error::Setting { setting, value, expected }) = stage.bootstrap.validate() {
+        report.add(&place.at(setting), format!("`{}` is {value}, but has to be {expected}", last(setting)));
+    }
     scoring(report, place, stage.threshold, &stage.utility);
 }
 

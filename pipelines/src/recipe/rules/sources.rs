@@ -14,6 +14,11 @@ pub(super) fn check(report: &mut Report) {
         }
         match stage {
             Stage::MergeLora(merge) => same_base(report, index, "base", &merge.base, &merge.adapter),
+            Stage::GraphQuestionEval(eval) => {
+                if let Some(adapter) = &eval.adapter {
+                    same_base(report, index, "model", &eval.model, adapter);
+                }
+            }
             Stage::JudgeEval(judge) => {
                 for trained in [&judge.adapter, &judge.value_head].into_iter().flatten() {
                     same_base(report, index, "model", &judge.model, trained);
@@ -34,6 +39,8 @@ pub(super) fn inputs(index: usize, stage: &Stage) -> Vec<(Place, &'static str, &
         .map(|(nth, (field, source))| match stage {
             // Its only input is a list.
             Stage::GraphQuestions(_) => (place(field).key(nth), field, source),
+            // The targets come after the weights and the embeddings.
+            Stage::GlowEval(_) if field == "targets" => (place(field).key(nth - 2), field, source),
             _ => (place(field), field, source),
         })
         .collect()
