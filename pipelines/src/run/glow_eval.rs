@@ -19,6 +19,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn run(context: &StageContext, stage: &GlowEval) -> Result<StageEnd, Error> {
+    if let Some(path) = &stage.csv {
+        results_csv::existing(path)?;
+    }
     let embeddings = context.path("embeddings", &stage.embeddings)?;
     let weights = context.path("weights", &stage.weights)?;
     let checkpoints: Vec<(Weights, StoredPredictor)> = (stage.checkpoints.iter())

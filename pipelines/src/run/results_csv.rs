@@ -91,34 +91,48 @@ pub(super) fn append(path: &Path, rows: &[Vec<String>]) -> Result<(), Error> {
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
     lock.lock().map_err(Error::io(&lock_path))?;
 
+    let mut writer = csv::Writer::from_writer(existing(path)?);
+    for row in rows {
+        writer.write_record(row).map_err(|e| invalid(path, e.to_string()))?;
+    }
+    let table = writer.into_inner().map_err(|e| invalid(path, e.to_string()))?;
+    Ok(write_file(path, &table)?)
+}
+
+/// The table as it is, or the header of a new one: what rows can be added to.
+///
+/// # Errors
+/// As [`append`]: who is about to compute rows finds out before.
+pub(super) fn existing(path: &Path) -> Result<Vec<u8>, Error> {
     let mut table = match fs::read(path) {
         Ok(table) => table,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(Error::io(path)(error)),
     };
-    let invalid = |reason: String| Error::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
     if table.is_empty() {
         table.extend(COLUMNS.join(",").bytes().chain(*b"\n"));
     } else {
         let mut reader = csv::Reader::from_reader(table.as_slice());
-        let header = reader.headers().map_err(|e| invalid(e.to_string()))?;
+        let header = reader.headers().map_err(|e| invalid(path, e.to_string()))?;
         if !header.iter().map(str::trim).eq(COLUMNS) {
-            return Err(invalid(format!(
-                "the header of this table is `{}`, but rows of `{}` are to be added: move it away, or give `csv` another name",
-                header.iter().collect::<Vec<_>>().join(","),
-                COLUMNS.join(",")
-            )));
+            return Err(invalid(
+                path,
+                format!(
+                    "the header of this table is `{}`, but rows of `{}` are to be added: move it away, or give `csv` another name",
+                    header.iter().collect::<Vec<_>>().join(","),
+                    COLUMNS.join(",")
+                ),
+            ));
         }
         if !table.ends_with(b"\n") {
             table.push(b'\n');
         }
     }
-    let mut writer = csv::Writer::from_writer(table);
-    for row in rows {
-        writer.write_record(row).map_err(|e| invalid(e.to_string()))?;
-    }
-    let table = writer.into_inner().map_err(|e| invalid(e.to_string()))?;
-    Ok(write_file(path, &table)?)
+    Ok(table)
+}
+
+fn invalid(path: &Path, reason: String) -> Error {
+    Error::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason))
 }
 
 #[cfg(test)]
@@ -160,6 +174,14 @@ mod tests {
         fs::write(&path, text.trim_end()).unwrap();
         append(&path, &[own]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4);
+        // Several at one time.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..5).for_each(|_| append(&path, std::slice::from_ref(&other)).unwrap()));
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!((text.lines().count(), text.matches("data_path").count()), (24, 1));
         // Another table stays as it is.
         let foreign = dir.path().join("foreign.csv");
         fs::write(&foreign, "a,b\n1,2\n").unwrap();

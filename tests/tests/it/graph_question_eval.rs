@@ -5,7 +5,7 @@ use std::fs;
 use hearth::eval::graph_questions::extract_answer;
 use hearth_tests::program::{Program, TinyRun, cpu};
 use hearth_tests::{json, json_lines};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HEARTH: Program = Program(env!("CARGO_BIN_EXE_hearth-under-test"));
 const STAGE: &str = "stages/07-graph-question-eval";
@@ -89,4 +89,33 @@ fn what_cannot_be_asked_is_refused() {
         .set("stages.graph-question-eval.model=Model(\"llm\")");
     let words = refused.run(&["--only", "graph-question-eval"]).expect_code(1).words();
     assert!(words.contains("chats.jsonl") && words.contains("a question about a graph"), "{words}");
+}
+
+/// A batch of which every answer was kept is not asked again; of one that was cut off, all are.
+#[test]
+fn kept_answers_are_not_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = TinyRun::new(HEARTH, dir.path(), &cpu()).set("stages.graph-question-eval.batch_size=3");
+    run.ok(&[]);
+    let stage = run.path(STAGE);
+    let texts = || -> Vec<String> {
+        let rows = json_lines(&stage.join("answers.jsonl"));
+        rows.iter().map(|row| row["text"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = texts();
+    fs::remove_file(stage.join("manifest.json")).unwrap();
+    fs::remove_file(stage.join("answers.jsonl")).unwrap();
+    let line = |key: usize| {
+        json!({"key": key.to_string(), "value": {"text": "kept", "tokens": 1, "finish_reason": "stop"}}).to_string()
+            + "\n"
+    };
+    // All answers but one: whichever batch lacks it is asked again, the other one is not.
+    fs::write(stage.join("so-far.jsonl"), (1..6).map(line).collect::<String>() + "{\"key\": \"0\", \"va").unwrap();
+    let again = run.ok(&[]);
+    assert!(again.stderr.contains("graph-question-eval] continuing"), "{}", again.stderr);
+    let after = texts();
+    let kept = after.iter().filter(|text| *text == "kept").count();
+    assert_eq!(kept, 3, "{after:?}");
+    assert!(after[0] == before[0] && after.iter().zip(&before).all(|(a, b)| a == "kept" || a == b), "{after:?}");
+    assert!(!stage.join("so-far.jsonl").exists());
 }
