@@ -84,6 +84,8 @@ impl ConvKind {
 }
 
 /// A convolution of any kind.
+// An encoder has a few of them: what the largest kind takes more than the others does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum GnnConv {
     /// See [`ConvKind::Gat`].

@@ -258,12 +258,12 @@ versions! {
 /// `generic_fast_erf`).
 #[inline(always)]
 fn erf(x: f32) -> f32 {
-    const END: f32 = 3.832_506_9;
+    const END: f32 = 3.832_507;
     let x = if x > END { END } else { x };
     let x = if x < -END { -END } else { x };
     let y = x * x;
     let mut p = -2.726_142_3e-10;
-    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_3e-2] {
+    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
         p = p * y + c;
     }
     let mut q = -1.456_607_2e-5;

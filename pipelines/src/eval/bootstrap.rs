@@ -24,7 +24,7 @@ pub struct Bootstrap {
     pub unit: Unit,
     /// The share of draws that lie in the interval. Default 0.95.
     pub level: f64,
-    /// Default 42.
+    /// The seed of the draws. Default 42.
     pub seed: u64,
 }
 

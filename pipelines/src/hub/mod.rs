@@ -16,10 +16,10 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | [`names`] | which names of repositories, revisions and files are taken, and which files are wanted |
-//! | [`cache`] | the folders |
-//! | [`api`] | what is asked of the server |
-//! | [`fetch`] | contents: resumed, checked, moved into place |
+//! | `names` | which names of repositories, revisions and files are taken, and which files are wanted |
+//! | `cache` | the folders |
+//! | `api` | what is asked of the server |
+//! | `fetch` | contents: resumed, checked, moved into place |
 
 mod api;
 mod cache;

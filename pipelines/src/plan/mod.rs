@@ -3,12 +3,12 @@
 //! **Exact** are counts: records, tokens, optimizer steps (unless a stage stops early) and parameters. The data is made and
 //! tokenised in a temporary place for that, as the stages themselves do it, and what a recipe names on a hub is fetched.
 //! **Estimated** are memory, disk and time: memory by the formula in [`memory`], disk by the sizes of what is written, and time
-//! from a few steps of the stage's own learner on this machine (see [`probe`]), which says nothing about another one.
+//! from a few steps of the stage's own learner on this machine (`probe`), which says nothing about another one.
 //!
 //! A stage that reads what an earlier one trains is planned with the model that the training begins with: it has the same
 //! sizes.
 
-mod memory;
+pub mod memory;
 mod probe;
 mod show;
 mod stages;

@@ -152,8 +152,9 @@ pub enum StageKind {
 
 impl StageKind {
     /// All of them, in the order of `Stage`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::GraphQuestions,
+        Self::GraphQuestionEval,
         Self::Sft,
         Self::MergeLora,
         Self::Embed,
