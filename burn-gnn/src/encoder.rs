@@ -8,9 +8,6 @@ use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, Linea
 use burn::tensor::activation::leaky_relu;
 use burn::tensor::{Device, Tensor};
 
-/// Slope of the LeakyReLU between layers.
-const SLOPE: f64 = 0.01;
-
 /// Configuration of a [`GnnEncoder`].
 #[derive(Config, Debug)]
 pub struct GnnEncoderConfig {
@@ -33,10 +30,20 @@ pub struct GnnEncoderConfig {
     /// Dropout between convolutions, in `[0, 1)`.
     #[config(default = 0.2)]
     pub dropout: f64,
+    /// Slope of the LeakyReLU between convolutions; 0 is ReLU.
+    #[config(default = 0.01)]
+    pub slope: f64,
+    /// Whether a LayerNorm follows each convolution.
+    #[config(default = true)]
+    pub norm: bool,
+    /// Whether the graph vector is a linear map of the mean node state, or that mean itself.
+    #[config(default = true)]
+    pub output: bool,
 }
 
 /// The graph encoder of GLOW (arXiv 2512.15751): convolutions, each followed by a LayerNorm, and, but for the last, by
-/// LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state.
+/// LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state. Without `norm` and `output` and with
+/// slope 0 it is that of the FLORA-Bench baselines (arXiv 2503.11301).
 ///
 /// It owns the two heads of the self-supervised warm-up ([`warmup`](Self::warmup)), which supervised training never
 /// touches. Parameter names are those of the reference implementation (its "batch norms" are layer norms).
@@ -46,10 +53,10 @@ pub struct GnnEncoder {
     pub input: Option<Linear>,
     /// The convolutions, heads side by side.
     pub gnn_layers: Vec<GnnConv>,
-    /// The LayerNorm after each convolution, ε 1e-5.
+    /// The LayerNorm after each convolution, ε 1e-5; none without `norm`.
     pub batch_norms: Vec<LayerNorm>,
     /// From the mean node state to the graph vector.
-    pub lin: Linear,
+    pub lin: Option<Linear>,
     /// Warm-up head: node state to node features.
     pub node_decoder: Linear,
     /// Warm-up head: pair of node states to the logit of an edge.
@@ -57,6 +64,7 @@ pub struct GnnEncoder {
     dropout: Dropout,
     #[module(skip)]
     kind: ConvKind,
+    slope: f64,
 }
 
 /// What a [`GnnEncoder`] computes.
@@ -114,12 +122,13 @@ impl GnnEncoderConfig {
         Ok(init::draw(GnnEncoder {
             input: mapped.then(|| LinearConfig::new(self.d_input, h).init(device)),
             gnn_layers: (0..self.layers).map(convolution).collect(),
-            batch_norms: (0..self.layers).map(|_| LayerNormConfig::new(h).init(device)).collect(),
-            lin: LinearConfig::new(h, h).init(device),
+            batch_norms: (0..self.layers).filter(|_| self.norm).map(|_| LayerNormConfig::new(h).init(device)).collect(),
+            lin: self.output.then(|| LinearConfig::new(h, h).init(device)),
             node_decoder: LinearConfig::new(h, self.d_input).init(device),
             adj_decoder: BilinearConfig::new(h).init(device),
             dropout: DropoutConfig::new(self.dropout).init(),
             kind: self.kind,
+            slope: self.slope,
         }))
     }
 }
@@ -134,7 +143,7 @@ impl GnnEncoder {
     /// [`SelfLoops::ReplaceOnce`](crate::SelfLoops::ReplaceOnce).
     pub fn nodes(&self, x: Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
         if graphs.num_nodes() == 0 {
-            return Tensor::zeros([0, self.lin.weight.dims()[0]], (&x.device(), x.dtype()));
+            return Tensor::zeros([0, self.node_decoder.weight.dims()[0]], (&x.device(), x.dtype()));
         }
         let given;
         let graphs = match self.kind.wants_loops() {
@@ -145,16 +154,19 @@ impl GnnEncoder {
             }
         };
         let first = match &self.input {
-            Some(input) => leaky_relu(input.forward(x), SLOPE),
+            Some(input) => self.dropout.forward(leaky_relu(input.forward(x), self.slope)),
             None => x,
         };
         let last = self.gnn_layers.len() - 1;
-        let layers = self.gnn_layers.iter().zip(&self.batch_norms).enumerate();
-        layers.fold(first.clone(), |x, (layer, (convolution, norm))| {
-            let x = norm.forward(convolution.forward(x, &first, graphs));
+        self.gnn_layers.iter().enumerate().fold(first.clone(), |x, (layer, convolution)| {
+            let x = convolution.forward(x, &first, graphs);
+            let x = match self.batch_norms.get(layer) {
+                Some(norm) => norm.forward(x),
+                None => x,
+            };
             match layer == last {
                 true => x,
-                false => self.dropout.forward(leaky_relu(x, SLOPE)),
+                false => self.dropout.forward(leaky_relu(x, self.slope)),
             }
         })
     }
@@ -162,6 +174,11 @@ impl GnnEncoder {
     /// Node states and graph vectors of node features `[N, D]`.
     pub fn forward(&self, x: Tensor<2>, graphs: &GraphBatch) -> GnnOutput {
         let nodes = self.nodes(x, graphs);
-        GnnOutput { graphs: self.lin.forward(Pool::Mean.forward(nodes.clone(), graphs)), nodes }
+        let mean = Pool::Mean.forward(nodes.clone(), graphs);
+        let graphs = match &self.lin {
+            Some(lin) => lin.forward(mean),
+            None => mean,
+        };
+        GnnOutput { graphs, nodes }
     }
 }

@@ -21,6 +21,10 @@ pub struct GlowConfig {
     pub mlp_layers: usize,
     /// Dropout everywhere, in `[0, 1)`. 0.2.
     pub dropout: f64,
+    /// Slope of the LeakyReLU in MLPs and between convolutions; 0 is ReLU. 0.01.
+    pub slope: f64,
+    /// What is done to the tokens. [`TokenNorm::Layer`].
+    pub token_norm: TokenNorm,
     /// The graph encoder.
     pub gnn: GraphConfig,
     /// The fusion encoder.
@@ -47,6 +51,20 @@ pub struct GraphConfig {
     pub heads: usize,
     /// Slope of the LeakyReLU on attention scores. 0.2.
     pub attn_slope: f64,
+    /// Whether a LayerNorm follows each convolution. `true`.
+    pub norm: bool,
+    /// Whether the graph vector is a linear map of the mean node state, or that mean itself. `true`.
+    pub output: bool,
+}
+
+/// What is done to the tokens before they are contrasted and fused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TokenNorm {
+    /// A LayerNorm for each kind of token, as published.
+    #[default]
+    Layer,
+    /// Scaling to length 1, as the FLORA-Bench baselines do.
+    L2,
 }
 
 /// How the tokens of a record become the vector that is judged.
@@ -59,6 +77,8 @@ pub enum FusionKind {
     ConcatMlp,
     /// The mean of the tokens through an MLP: for ablation.
     MeanMlp,
+    /// The tokens side by side, straight to the head: the FLORA-Bench baselines.
+    Concat,
 }
 
 /// The fusion's settings. Layers, heads, width and initial numbers are those of the transformer.
@@ -162,6 +182,8 @@ impl Default for GlowConfig {
             hidden_dim: 256,
             mlp_layers: 2,
             dropout: 0.2,
+            slope: 0.01,
+            token_norm: TokenNorm::Layer,
             gnn: GraphConfig::default(),
             fusion: FusionConfig::default(),
             use_llm: true,
@@ -174,7 +196,7 @@ impl Default for GlowConfig {
 
 impl Default for GraphConfig {
     fn default() -> Self {
-        Self { kind: ConvKind::Gat, layers: 2, heads: 4, attn_slope: 0.2 }
+        Self { kind: ConvKind::Gat, layers: 2, heads: 4, attn_slope: 0.2, norm: true, output: true }
     }
 }
 
@@ -227,6 +249,9 @@ impl GlowConfig {
         {
             return fail("gnn.kind", format!("alpha {alpha} is not in [0, 1]"));
         }
+        if !(0.0..1.0).contains(&self.slope) {
+            return fail("slope", format!("{} is not in [0, 1)", self.slope));
+        }
         if !self.gnn.attn_slope.is_finite() {
             return fail("gnn.attn_slope", format!("{} is not finite", self.gnn.attn_slope));
         }
@@ -266,5 +291,8 @@ impl GlowConfig {
             .with_heads(self.gnn.heads)
             .with_attn_slope(self.gnn.attn_slope)
             .with_dropout(self.dropout)
+            .with_slope(self.slope)
+            .with_norm(self.gnn.norm)
+            .with_output(self.gnn.output)
     }
 }

@@ -38,7 +38,7 @@ mod names;
 pub use batch::{Dedup, GlowBatch, GlowRecord, GlowTables, GlowWorkflow, WarmupBatch};
 pub use config::{
     FusionConfig, FusionKind, GlowConfig, GraphConfig, Head, Regression, RegressionLoss, RegressionOutput,
-    RegressionTarget,
+    RegressionTarget, TokenNorm,
 };
 pub use contrast::{
     Anchors, ContrastConfig, ContrastForm, ContrastGroups, ContrastToken, Distance, Grouping, Reduce, TaskNorm,

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use burn_gnn::{GnnEncoder, WarmupLoss, init};
 
 use super::batch::{GlowBatch, GlowTables, WarmupBatch};
-use super::config::{FusionKind, GlowConfig, Head, MAX_WIDTH, check_size};
+use super::config::{FusionKind, GlowConfig, Head, MAX_WIDTH, TokenNorm, check_size};
 use super::fusion::{FusionEncoder, FusionEncoderConfig};
 use crate::mlp::{Mlp, MlpConfig};
 use crate::{Error, Result};
@@ -91,9 +91,15 @@ impl GlowConfig {
         }
         let h = self.hidden_dim;
         let mlp = |d_input, d_output| {
-            MlpConfig::new(d_input, d_output, h).with_layers(self.mlp_layers).with_dropout(self.dropout)
+            MlpConfig::new(d_input, d_output, h)
+                .with_layers(self.mlp_layers)
+                .with_dropout(self.dropout)
+                .with_negative_slope(self.slope)
         };
-        let norm = |used: bool| used.then(|| LayerNormConfig::new(h).init(device));
+        let norm =
+            |used: bool| (used && self.token_norm == TokenNorm::Layer).then(|| LayerNormConfig::new(h).init(device));
+        let tokens = [self.use_llm, self.use_graph, self.use_task].into_iter().filter(|used| *used).count();
+        let mixed = if self.fusion.kind == FusionKind::Concat { tokens * h } else { h };
         let token = Tensor::random([1, 1, h], Distribution::Normal(0.0, 0.2), device).clamp(-2.0, 2.0);
         Ok(init::draw(GlowPredictor {
             task_projector: self.use_task.then(|| mlp(text_dim, h).init(device)),
@@ -117,18 +123,24 @@ impl GlowConfig {
                     .init(device)
             }),
             fusion_mlp: match self.fusion.kind {
-                FusionKind::Transformer => None,
-                FusionKind::ConcatMlp => {
-                    let tokens = [self.use_llm, self.use_graph, self.use_task].into_iter().filter(|used| *used).count();
-                    Some(mlp(tokens * h, h).init(device))
-                }
+                FusionKind::Transformer | FusionKind::Concat => None,
+                FusionKind::ConcatMlp => Some(mlp(tokens * h, h).init(device)),
                 FusionKind::MeanMlp => Some(mlp(h, h).init(device)),
             },
-            final_mlp: mlp(h, 1).init(device),
-            rate_mlp: matches!(self.head, Head::Both { .. }).then(|| mlp(h, 1).init(device)),
+            final_mlp: mlp(mixed, 1).init(device),
+            rate_mlp: matches!(self.head, Head::Both { .. }).then(|| mlp(mixed, 1).init(device)),
             head: self.head,
             fusion: self.fusion.kind,
         }))
+    }
+}
+
+/// Tokens after their LayerNorm; without one, of length 1.
+fn normed(norm: &Option<LayerNorm>, x: Tensor<2>) -> Tensor<2> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        // The square root has no gradient at 0.
+        None => x.clone() / x.square().sum_dim(1).clamp_min(1e-24).sqrt(),
     }
 }
 
@@ -168,24 +180,21 @@ impl GlowPredictor {
 
     /// The tokens of every record but for that of its task.
     pub fn workflow_tokens(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowTokens {
-        let graph = match (&self.gnn_encoder, &self.graph_embedding_batch_norm) {
-            (Some(gnn), Some(norm)) => {
-                let nodes = tables.text.clone().select(0, batch.node_text_index.clone());
-                let graphs = norm.forward(gnn.forward(nodes, &batch.graphs).graphs);
-                Some(graphs.select(0, batch.graph_of_record.clone()))
-            }
-            _ => None,
-        };
-        let llm = self.llm_projector.as_ref().zip(self.llm_embedding_batch_norm.as_ref());
-        let llm =
-            llm.map(|(mlp, norm)| norm.forward(mlp.forward(tables.llm.clone().select(0, batch.llm_index.clone()))));
+        let graph = self.gnn_encoder.as_ref().map(|gnn| {
+            let nodes = tables.text.clone().select(0, batch.node_text_index.clone());
+            let graphs = normed(&self.graph_embedding_batch_norm, gnn.forward(nodes, &batch.graphs).graphs);
+            graphs.select(0, batch.graph_of_record.clone())
+        });
+        let llm = self.llm_projector.as_ref().map(|mlp| {
+            let vectors = tables.llm.clone().select(0, batch.llm_index.clone());
+            normed(&self.llm_embedding_batch_norm, mlp.forward(vectors))
+        });
         GlowTokens { llm, graph, task: None }
     }
 
     /// The tokens `[M, H]` of M tasks, by their sentence vectors `[M, D_text]`.
     pub fn task_tokens(&self, tasks: Tensor<2>) -> Option<Tensor<2>> {
-        let (mlp, norm) = (self.task_projector.as_ref()?, self.task_embedding_batch_norm.as_ref()?);
-        Some(norm.forward(mlp.forward(tasks)))
+        Some(normed(&self.task_embedding_batch_norm, self.task_projector.as_ref()?.forward(tasks)))
     }
 
     /// The prediction token and the given ones, each plus its type vector, in the order prediction, language, graph,
@@ -215,16 +224,17 @@ impl GlowPredictor {
         let parts = || [&tokens.llm, &tokens.graph, &tokens.task].into_iter().flatten().cloned();
         match (&self.fusion_encoder, &self.fusion_mlp) {
             (Some(encoder), _) => encoder.forward_first(self.sequence(tokens, batch)),
-            (None, Some(mlp)) if self.fusion == FusionKind::ConcatMlp => {
-                mlp.forward(Tensor::cat(parts().collect::<Vec<_>>(), 1))
+            (None, Some(mlp)) if self.fusion == FusionKind::MeanMlp => {
+                let stacked: Vec<Tensor<3>> = parts().map(|part| part.unsqueeze_dim(1)).collect();
+                let [_, _, width] = stacked.first().map_or([batch, 0, 0], Tensor::dims);
+                mlp.forward(Tensor::cat(stacked, 1).mean_dim(1).reshape([batch, width]))
             }
             (None, mlp) => {
-                let count = parts().count().max(1);
-                let sum = parts().reduce(|sum, part| sum + part);
-                let width = self.type_embedding.weight.dims()[1];
-                let mean =
-                    sum.unwrap_or_else(|| Tensor::zeros([batch, width], &self.pred_token.device())) / count as f64;
-                mlp.as_ref().map_or_else(|| mean.clone(), |mlp| mlp.forward(mean.clone()))
+                let joined = Tensor::cat(parts().collect(), 1);
+                match mlp {
+                    Some(mlp) => mlp.forward(joined),
+                    None => joined,
+                }
             }
         }
     }

@@ -11,31 +11,39 @@ use crate::train::FusedAdamW;
 pub enum Optim {
     /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
     AdamW(AdamW),
+    /// Adam (Kingma and Ba, 2015) with weight decay as an L2 penalty: λ times the weight is added to its gradient.
+    Adam(AdamW),
 }
 
 impl Optim {
+    /// Its settings, which both kinds share.
+    pub fn config(&self) -> &AdamW {
+        let (Self::AdamW(config) | Self::Adam(config)) = self;
+        config
+    }
+
     /// The peak learning rate.
     pub fn lr(&self) -> f64 {
-        let Self::AdamW(config) = self;
-        config.lr
+        self.config().lr
     }
 
     /// A fresh optimizer; the learning rate is given at every step.
     pub fn init(&self) -> ModuleOptimizer {
-        let Self::AdamW(AdamW { weight_decay, betas, eps, .. }) = *self;
+        let AdamW { weight_decay, betas, eps, .. } = *self.config();
         let betas = [betas.0 as f32, betas.1 as f32];
-        FusedAdamW { betas, epsilon: eps as f32, weight_decay }.into()
+        let decoupled = matches!(self, Self::AdamW(_));
+        FusedAdamW { betas, epsilon: eps as f32, weight_decay, decoupled }.into()
     }
 }
 
-/// Settings of [`Optim::AdamW`]. A stage's own default holds for `optim` as a whole: where `optim` is written, the defaults
+/// Settings of an optimizer. A stage's own default holds for `optim` as a whole: where `optim` is written, the defaults
 /// below hold for what it leaves out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamW {
     /// Peak learning rate; the schedule scales it. No default.
     pub lr: f64,
-    /// Decoupled decay of every trained parameter, norms and biases included. Default 1e-4.
+    /// Decay of every trained parameter, norms and biases included. Default 1e-4.
     #[serde(default = "AdamW::default_weight_decay")]
     pub weight_decay: f64,
     /// Decay rates of the two moment averages, each in [0, 1). Default (0.9, 0.999).

@@ -4,7 +4,7 @@ use burn::optim::{AdamWState, AdaptiveMomentumState, LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
 use burn_models::ops::AdamStep;
 
-/// Burn's `AdamW` on [`AdamStep`]: the same numbers and the same state, in one pass in place of a dozen.
+/// Burn's `AdamW` (and `Adam`) on [`AdamStep`]: the same numbers and the same state, in one pass in place of a dozen.
 #[derive(Debug, Clone)]
 pub struct FusedAdamW {
     /// β₁ and β₂.
@@ -13,6 +13,8 @@ pub struct FusedAdamW {
     pub epsilon: f32,
     /// λ.
     pub weight_decay: f64,
+    /// Whether λ shrinks the weight beside the step (AdamW) or is an L2 penalty in the gradient (Adam).
+    pub decoupled: bool,
 }
 
 impl Optimizer for FusedAdamW {
@@ -29,7 +31,11 @@ impl Optimizer for FusedAdamW {
             Some(AdamWState { momentum }) => (momentum.time + 1, [momentum.moment_1, momentum.moment_2]),
             None => (1, [grad.zeros_like(), grad.zeros_like()]),
         };
-        let Self { betas, epsilon, weight_decay } = *self;
+        let Self { betas, epsilon, mut weight_decay, decoupled } = *self;
+        let grad = match decoupled || weight_decay == 0.0 {
+            true => grad,
+            false => grad + tensor.clone() * std::mem::take(&mut weight_decay),
+        };
         let step = AdamStep { betas, epsilon, weight_decay, rate, time };
         let (tensor, [moment_1, moment_2]) = step.apply(tensor, grad, moments);
         (tensor, Some(AdamWState::new(AdaptiveMomentumState::new(time, moment_1, moment_2))))

@@ -270,7 +270,8 @@ fn packed_rows_are_their_sequences_alone() {
 /// Adam in one pass beside Burn's, over steps with and without decay, for a parameter of several tasks' size.
 #[test]
 fn adam_in_one_pass_is_burns() {
-    use burn::optim::{AdamWConfig, Optimizer};
+    use burn::optim::decay::WeightDecayConfig;
+    use burn::optim::{AdamConfig, AdamWConfig, Optimizer};
     use hearth::train::FusedAdamW;
     for (_, device) in devices() {
         let plain = |rng: &mut ChaCha8Rng, scale| {
@@ -279,22 +280,33 @@ fn adam_in_one_pass_is_burns() {
         for decay in [0.0, 0.1] {
             let rng = &mut ChaCha8Rng::seed_from_u64(9);
             let theirs = AdamWConfig::new().with_epsilon(1e-8).with_beta_2(0.95).with_weight_decay(decay).build();
-            let ours = FusedAdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: f64::from(decay) };
+            let ours =
+                FusedAdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: f64::from(decay), decoupled: true };
+            let penalty = AdamConfig::new()
+                .with_epsilon(1e-8)
+                .with_beta_2(0.95)
+                .with_weight_decay((decay > 0.0).then(|| WeightDecayConfig::new(decay)))
+                .build();
             let start = plain(rng, 1.0);
             let (mut want, mut got) = ((start.clone(), None), (start.clone(), None));
+            let (mut l2, mut l2_want) = ((start.clone(), None), (start.clone(), None));
             for step in 0..5 {
                 let grad = plain(rng, 0.1);
                 let rate = 1e-2 / (step + 1) as f64;
                 want = theirs.step(rate, want.0, grad.clone(), want.1);
-                got = ours.step(rate, got.0, grad, got.1);
+                got = ours.step(rate, got.0, grad.clone(), got.1);
+                let coupled = FusedAdamW { decoupled: false, ..ours.clone() };
+                l2 = coupled.step(rate, l2.0, grad.clone(), l2.1);
+                l2_want = penalty.step(rate, l2_want.0, grad, l2_want.1);
             }
             assert_close("weights", &values(got.0), &values(want.0), 2e-6);
+            assert_close("weights with a penalty", &values(l2.0), &values(l2_want.0), 2e-6);
             let (got, want) = (got.1.unwrap().momentum, want.1.unwrap().momentum);
             assert_eq!(got.time, want.time);
             assert_close("first moment", &values(got.moment_1), &values(want.moment_1), 1e-6);
             assert_close("second moment", &values(got.moment_2), &values(want.moment_2), 1e-6);
             // What was given is left as it was.
-            assert_eq!(values(start), values(plain(&mut ChaCha8Rng::seed_from_u64(9), 1.0)));
+            assert!(values(start) == values(plain(&mut ChaCha8Rng::seed_from_u64(9), 1.0)));
         }
     }
 }

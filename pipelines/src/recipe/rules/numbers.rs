@@ -132,7 +132,7 @@ fn synthetic(report: &mut Report, place: &Place, config: &SyntheticConfig) {
 }
 
 pub(super) fn optim(report: &mut Report, place: &Place, optim: &Optim) {
-    let Optim::AdamW(AdamW { lr, weight_decay, betas, eps }) = *optim;
+    let AdamW { lr, weight_decay, betas, eps } = *optim.config();
     let place = place.at("optim");
     report.number(&place, "lr", lr, lr > 0.0, "above 0");
     report.number(&place, "weight_decay", weight_decay, weight_decay >= 0.0, "0 or above");
@@ -145,7 +145,7 @@ pub(super) fn optim(report: &mut Report, place: &Place, optim: &Optim) {
 }
 
 pub(super) fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, optim: &Optim) {
-    let Optim::AdamW(AdamW { lr, .. }) = *optim;
+    let lr = optim.lr();
     let place = place.at("schedule");
     match *schedule {
         Schedule::Constant { warmup } => share(report, &place, warmup),
