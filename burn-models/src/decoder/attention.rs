@@ -7,7 +7,8 @@ use burn_lora::LoraLinear;
 use super::cache::LayerCache;
 use super::context::{Context, Queries};
 use super::norm::RmsNorm;
-use crate::ops::{Angles, attention, dropout, rotate};
+use super::project::project;
+use crate::ops::{Angles, attention, rotate};
 
 /// softmax(q·kᵀ/√C + mask)·v per head, H query heads on K key/value heads (Ainslie et al. 2023).
 #[derive(Module, Debug)]
@@ -50,7 +51,7 @@ impl Attention {
         let q = self.queries(queries.of(x), &queries.angles);
         let [batch, heads, places, width] = q.dims();
         let out = attention(q, k, v, &queries.view);
-        self.o_proj.forward_with(out.swap_dims(1, 2).reshape([batch, places, heads * width]), dropout)
+        project(&self.o_proj, out.swap_dims(1, 2).reshape([batch, places, heads * width]))
     }
 
     /// The attention weights `[B, H, L, L]`, f32, computed by their definition. Quadratic in L: for inspection.
@@ -69,15 +70,14 @@ impl Attention {
 
     /// `[B, L, D]` → `[B, H, L, C]`, divided by √C, normalised and turned.
     fn queries(&self, x: Tensor<3>, angles: &Angles) -> Tensor<4> {
-        let q = normed(split(self.q_proj.forward_with(x, dropout), self.heads), &self.q_norm).swap_dims(1, 2);
+        let q = normed(split(project(&self.q_proj, x), self.heads), &self.q_norm).swap_dims(1, 2);
         rotate(q, angles).mul_scalar((self.head_dim as f64).powf(-0.5))
     }
 
     /// `[B, L, D]` → keys, normalised and turned, and values, `[B, K, L, C]` each.
     fn keys_and_values(&self, x: Tensor<3>, context: &Context) -> (Tensor<4>, Tensor<4>) {
-        let k = normed(split(self.k_proj.forward_with(x.clone(), dropout), self.key_value_heads), &self.k_norm)
-            .swap_dims(1, 2);
-        let v = split(self.v_proj.forward_with(x, dropout), self.key_value_heads).swap_dims(1, 2);
+        let k = normed(split(project(&self.k_proj, x.clone()), self.key_value_heads), &self.k_norm).swap_dims(1, 2);
+        let v = split(project(&self.v_proj, x), self.key_value_heads).swap_dims(1, 2);
         (rotate(k, &context.all.angles), v)
     }
 }

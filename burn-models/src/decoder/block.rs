@@ -8,7 +8,8 @@ use super::attention::Attention;
 use super::cache::LayerCache;
 use super::context::{Context, Queries};
 use super::norm::RmsNorm;
-use crate::ops::{dropout, swiglu};
+use super::project::project;
+use crate::ops::swiglu;
 
 /// SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020).
 #[derive(Module, Debug)]
@@ -24,8 +25,8 @@ pub struct Mlp {
 impl Mlp {
     /// `x` `[.., D]` → `[.., D]`.
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        let (gate, up) = (self.gate_proj.forward_with(x.clone(), dropout), self.up_proj.forward_with(x, dropout));
-        self.down_proj.forward_with(swiglu(gate, up), dropout)
+        let (gate, up) = (project(&self.gate_proj, x.clone()), project(&self.up_proj, x));
+        project(&self.down_proj, swiglu(gate, up))
     }
 }
 

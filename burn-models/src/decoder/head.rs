@@ -1,10 +1,10 @@
 //! The output head, applied to no more tokens than needed.
 
 use burn::tensor::module::linear;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 use super::model::Decoder;
-use crate::ops::{Table, TokenScores, token_scores};
+use crate::ops::{Table, TokenScores, few_rows, few_rows_of_table, token_scores};
 
 /// Most logits that exist at one time, unless one row alone has more.
 const LOGITS: usize = 1 << 25;
@@ -16,6 +16,16 @@ impl Decoder {
             Some(head) => head.forward(hidden),
             None => linear(hidden, self.model.embed_tokens.weight.val().transpose(), None),
         }
+    }
+
+    /// Logits `[M, V]` of final hidden states `[M, D]` in f32, to choose tokens by.
+    pub fn choices(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let fast = match &self.lm_head {
+            Some(head) if head.lora.is_none() && head.bias.is_none() => few_rows(&hidden, &head.weight.val()),
+            Some(_) => None,
+            None => few_rows_of_table(&hidden, &self.model.embed_tokens.weight.val()),
+        };
+        fast.unwrap_or_else(|| self.logits(hidden).cast(DType::F32))
     }
 
     /// log p(target) of each row, natural logarithm, f32: `hidden` `[M, D]` after the final norm, `targets` `[M]` → `[M]`.

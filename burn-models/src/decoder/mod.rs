@@ -24,6 +24,7 @@ mod input;
 mod load;
 mod model;
 mod norm;
+mod project;
 mod recompute;
 mod rope;
 

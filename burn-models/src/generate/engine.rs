@@ -1,6 +1,6 @@
 //! Batched decoding.
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use burn_lora::Stream;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -155,7 +155,7 @@ fn run<'a>(model: &Decoder, rows: Vec<Row<'a>>, config: &GenerateConfig) -> Resu
         let [count, length, width] = hidden.dims();
         // Padding is on the left: the last column holds every row's last token.
         let last = hidden.slice_dim(1, length - 1..length).reshape([count, width]);
-        let logits = model.logits(last).cast(DType::F32);
+        let logits = model.choices(last);
         if config.sampling.is_argmax() && !is_cpu(&device) {
             largest(logits, &mut active)?
         } else {

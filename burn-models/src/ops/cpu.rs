@@ -5,7 +5,7 @@
 
 #[cfg(feature = "flex")]
 use burn::tensor::{DType, TensorData};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, bf16};
 use rayon::prelude::*;
 
 /// Compiles a function for the baseline of the processor's family and for newer ones, and takes the best at run time.
@@ -481,6 +481,156 @@ versions! {
     }
 }
 
+/// A matrix of 32 or 16 bits a number, row by row.
+#[derive(Clone, Copy)]
+pub(super) enum Weights<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+/// A number that widens to f32.
+trait Wide: Copy + Sync {
+    fn wide(self) -> f32;
+}
+
+impl Wide for f32 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+impl Wide for bf16 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Weights<'_> {
+    /// The products of every row of `x` with every row: `rows` results for each of `x`'s.
+    pub(super) fn dots(self, x: &[f32], rows: usize) -> Vec<f32> {
+        match self {
+            Self::F32(table) => dots(x, rows, table, dots_f32),
+            Self::Bf16(table) => dots(x, rows, table, dots_bf16),
+        }
+    }
+
+    /// `rows` rows of `x` times the matrix of this width.
+    pub(super) fn times(self, x: &[f32], rows: usize, width: usize) -> Vec<f32> {
+        match self {
+            Self::F32(matrix) => times(x, rows, matrix, width, times_f32),
+            Self::Bf16(matrix) => times(x, rows, matrix, width, times_bf16),
+        }
+    }
+}
+
+fn dots<W: Wide>(x: &[f32], rows: usize, table: &[W], part: fn(&[f32], &[W], &mut [f32])) -> Vec<f32> {
+    let depth = x.len() / rows;
+    let count = table.len() / depth;
+    let tall = rows_per_task(depth);
+    let mut out = vec![0.0; rows * count];
+    for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(count)) {
+        let parts = out.par_chunks_mut(tall).zip(table.par_chunks(tall * depth));
+        parts.for_each(|(out, table)| part(x, table, out));
+    }
+    out
+}
+
+/// The dot products of one row with the rows of a table.
+#[inline(always)]
+fn dots_of<W: Wide>(x: &[f32], table: &[W], out: &mut [f32]) {
+    for (out, row) in out.iter_mut().zip(table.chunks_exact(x.len())) {
+        let mut lanes = [0.0; LANES];
+        let ((xs, x_rest), (ws, w_rest)) = (x.as_chunks::<LANES>(), row.as_chunks::<LANES>());
+        for (x, w) in xs.iter().zip(ws) {
+            for ((lane, x), w) in lanes.iter_mut().zip(x).zip(w) {
+                *lane += x * w.wide();
+            }
+        }
+        for ((lane, x), w) in lanes.iter_mut().zip(x_rest).zip(w_rest) {
+            *lane += x * w.wide();
+        }
+        *out = lanes.into_iter().sum();
+    }
+}
+
+versions! {
+    fn dots_f32(x: &[f32], table: &[f32], out: &mut [f32]) {
+        dots_of(x, table, out);
+    }
+}
+
+versions! {
+    fn dots_bf16(x: &[f32], table: &[bf16], out: &mut [f32]) {
+        dots_of(x, table, out);
+    }
+}
+
+/// Every thread reads some rows of the matrix from end to end; the sums of the parts are added in their order.
+fn times<W: Wide>(x: &[f32], rows: usize, matrix: &[W], width: usize, part: fn(&[f32], &[W], &mut [f32])) -> Vec<f32> {
+    let depth = x.len() / rows;
+    let tall = (4 * TASK / width).max(1);
+    let mut out = vec![0.0; rows * width];
+    for (x, out) in x.chunks_exact(depth).zip(out.chunks_exact_mut(width)) {
+        let parts: Vec<Vec<f32>> = matrix
+            .par_chunks(tall * width)
+            .zip(x.par_chunks(tall))
+            .map(|(matrix, x)| {
+                let mut sums = vec![0.0; width];
+                part(x, matrix, &mut sums);
+                sums
+            })
+            .collect();
+        for part in parts {
+            for (out, sum) in out.iter_mut().zip(part) {
+                *out += sum;
+            }
+        }
+    }
+    out
+}
+
+/// Adds rows of a matrix, each times its number.
+#[inline(always)]
+fn times_of<W: Wide>(x: &[f32], matrix: &[W], out: &mut [f32]) {
+    for (x, row) in x.iter().zip(matrix.chunks_exact(out.len())) {
+        for (out, w) in out.iter_mut().zip(row) {
+            *out += x * w.wide();
+        }
+    }
+}
+
+versions! {
+    fn times_f32(x: &[f32], matrix: &[f32], out: &mut [f32]) {
+        times_of(x, matrix, out);
+    }
+}
+
+versions! {
+    fn times_bf16(x: &[f32], matrix: &[bf16], out: &mut [f32]) {
+        times_of(x, matrix, out);
+    }
+}
+
+/// Runs `f` on a matrix on the device `Flex` of a type that [`Weights`] knows, where it lies row by row.
+#[cfg(feature = "flex")]
+pub(super) fn read_weights<R>(tensor: &Tensor<2>, f: impl FnOnce(Weights) -> R) -> Option<R> {
+    if tensor.device() != Device::flex() {
+        return None;
+    }
+    let dtype = tensor.dtype();
+    let primitive = tensor.clone().try_into_primitive::<burn::backend::Flex>().ok()?;
+    if !primitive.is_contiguous() {
+        return None;
+    }
+    match dtype {
+        DType::F32 => Some(f(Weights::F32(primitive.as_slice::<f32>()?))),
+        DType::BF16 => Some(f(Weights::Bf16(primitive.as_slice::<bf16>()?))),
+        _ => None,
+    }
+}
+
 /// Runs `f` on the elements of a tensor for which [`is_flex`] holds, in order, and gives back what it has made of them.
 #[cfg(feature = "flex")]
 pub(super) fn update<const D: usize, R>(tensor: Tensor<D>, f: impl FnOnce(&mut [f32]) -> R) -> (Tensor<D>, R) {
@@ -559,9 +709,13 @@ mod absent {
         false
     }
 
+    pub(in super::super) fn read_weights<R>(_tensor: &Tensor<2>, _f: impl FnOnce(super::Weights) -> R) -> Option<R> {
+        None
+    }
+
     pub(in super::super) fn is_flex<const D: usize>(_tensor: &Tensor<D>) -> bool {
         false
     }
 }
 #[cfg(not(feature = "flex"))]
-pub(super) use absent::{is_flex, on_flex, read, update};
+pub(super) use absent::{is_flex, on_flex, read, read_weights, update};

@@ -361,3 +361,33 @@ fn dropout_and_its_gradient_agree_on_what_is_kept() {
         }
     }
 }
+
+/// Products of a few rows beside matrix products, for weights of both widths; none where a gradient may be asked for.
+#[test]
+fn products_of_a_few_rows() {
+    use burn_models::ops::{few_rows, few_rows_of_table};
+    let rng = &mut ChaCha8Rng::seed_from_u64(4);
+    for (name, device) in devices() {
+        let tracked = device.clone().autodiff();
+        for (rows, depth, width) in [(1, 3, 5), (4, 130, 700), (2, 1537, 96), (3, 64, 4099), (5, 8, 8)] {
+            let x = numbers::<2>(rng, [rows, depth], 1.0, &tracked);
+            let matrix = numbers::<2>(rng, [depth, width], 1.0, &tracked);
+            assert!(few_rows(&x, &matrix).is_none());
+            let (x, matrix) = (x.detach().inner(), matrix.detach().inner());
+            let dtypes: &[DType] = if name == "ndarray" { &[DType::F32] } else { &[DType::F32, DType::BF16] };
+            for dtype in dtypes {
+                let matrix = matrix.clone().cast(*dtype);
+                let table = Tensor::<2>::from_data(matrix.clone().transpose().into_data(), (&device, *dtype));
+                let want = values(x.clone().matmul(matrix.clone().cast(DType::F32)));
+                let found = [few_rows(&x, &matrix), few_rows_of_table(&x, &table)];
+                for found in found {
+                    assert_eq!(found.is_some(), name == "flex" && rows <= 4, "{name} {rows}");
+                    if let Some(found) = found {
+                        assert_eq!(found.dims(), [rows, width]);
+                        assert_close(&format!("{dtype:?} {rows} {depth} {width}"), &values(found), &want, 2e-4);
+                    }
+                }
+            }
+        }
+    }
+}
