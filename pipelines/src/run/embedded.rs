@@ -129,10 +129,23 @@ pub struct EmbedInfo {
 }
 
 const EMBEDDINGS: &str = "embeddings.safetensors";
-/// The entry of its header that holds [`Keys`].
+/// The entry of its header that holds a [`Header`].
 const KEYS: &str = "made_with";
 const INDEX: &str = "index";
 const INFO: &str = "embed.json";
+
+/// What a file of vectors says of itself.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    keys: Keys,
+    /// BLAKE3 of the rows of both tables, as they lie in the file.
+    blake3: String,
+}
+
+fn digest(llm: &[u8], text: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(llm).update(text).finalize().to_hex().to_string()
+}
 
 impl EmbeddedData {
     /// Writes everything into a stage's folder.
@@ -149,8 +162,10 @@ impl EmbeddedData {
             views.insert(name, TensorView::new(Dtype::F32, vec![table.rows(), table.width], bytes).map_err(wrong)?);
         }
         // One entry: the format writes several in no particular order, and equal vectors are to be equal files.
-        let keys = serde_json::to_string(&self.keys).map_err(|e| Error::io(&path)(e.into()))?;
-        let metadata = HashMap::from([(KEYS.to_string(), keys)]);
+        let blake3 = digest(bytemuck::cast_slice(&self.llm.values), bytemuck::cast_slice(&self.text.values));
+        let header = Header { keys: self.keys.clone(), blake3 };
+        let header = serde_json::to_string(&header).map_err(|e| Error::io(&path)(e.into()))?;
+        let metadata = HashMap::from([(KEYS.to_string(), header)]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(wrong)?;
         write_file(&path, &bytes)?;
         write_json(&folder.join(INFO), info)
@@ -169,7 +184,13 @@ impl EmbeddedData {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| invalid(e.to_string()))?;
         let keys = header.metadata().as_ref().and_then(|metadata| metadata.get(KEYS));
         let keys = keys.ok_or_else(|| invalid("it does not say what made its vectors".into()))?;
-        let keys: Keys = serde_json::from_str(keys).map_err(|e| invalid(format!("what made its vectors: {e}")))?;
+        let Header { keys, blake3 } =
+            serde_json::from_str(keys).map_err(|e| invalid(format!("what made its vectors: {e}")))?;
+        let bytes_of = |name: &str| file.tensor(name).map_or(&[][..], |view| view.data());
+        if digest(bytes_of("llm"), bytes_of("text")) != blake3 {
+            let remedy = "do the stage again, with `--fresh --from` and its name";
+            return Err(invalid(format!("its vectors are not those that were written: {remedy}")));
+        }
         let table = |name: &str, rows: usize| -> Result<Table, Error> {
             let view = file.tensor(name).map_err(|e| invalid(e.to_string()))?;
             let &[found, width] = view.shape() else { return Err(invalid(format!("`{name}` is not a matrix"))) };

@@ -241,9 +241,10 @@ fn damaged_stages() {
     assert_eq!(json(&manifest)["metrics"], before["metrics"]);
 
     type Damage = (&'static str, fn(&Path), &'static str, &'static [&'static str]);
-    let cases: [Damage; 4] = [
+    let cases: [Damage; 5] = [
         ("stages/04-embed/index/index.safetensors", flip, "glow-train", &["its checksum does not fit"]),
         ("stages/04-embed/embeddings.safetensors", |path| cut(path, 900), "glow-train", &[]),
+        ("stages/04-embed/embeddings.safetensors", flip, "glow-train", &["not those that were written"]),
         ("stages/05-glow-train/best/model.safetensors", |path| cut(path, 900), "glow-eval", &["truncated"]),
         ("stages/02-sft/adapter/adapter_config.json", |path| cut(path, 40), "merge-lora", &["EOF while parsing"]),
     ];
