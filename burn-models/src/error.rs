@@ -106,6 +106,14 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// Tags in a reply that do not pair.
+    #[error("message {turn}: {problem}")]
+    Tags {
+        /// Index of the reply among the messages.
+        turn: usize,
+        /// What does not pair.
+        problem: String,
+    },
     /// A conversation that cannot be written as asked.
     #[error("{problem}")]
     Chat {

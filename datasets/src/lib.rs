@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`flora`], [`index`] | FLORA-Bench records (workflow, task, label), line by line, and as compact tables |
 //! | [`synthetic`] | FLORA records with a planted rule, to try things without a download |
+//! | [`synthetic_chats`] | chats that answer questions by searching, for the same |
 //! | [`render`], [`templates`] | workflows as text, and the words around them |
 //! | [`graph_questions`] | questions about workflow graphs, to pre-finetune a language model on |
 //! | [`judge`] | FLORA records as questions with the answers Yes and No |
@@ -38,6 +39,7 @@ pub mod sft;
 mod splits;
 mod store;
 pub mod synthetic;
+pub mod synthetic_chats;
 pub mod table;
 pub mod templates;
 mod workflow;

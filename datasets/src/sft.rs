@@ -58,12 +58,14 @@ pub struct SftCounts {
 }
 
 /// Samples in one row of ids. A sample costs 4 bytes a token and about 30 more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SftDataset {
     ids: Vec<u32>,
     offsets: Vec<u64>,
-    /// `[first, end)` of learned ids, counted from the sample's first.
+    /// `[first, end)` of learned ids of one weight, counted from the sample's first.
     spans: Vec<[u32; 2]>,
+    /// How much each of them counts.
+    span_weights: Vec<f32>,
     span_offsets: Vec<u64>,
     lines: Vec<u32>,
     counts: SftCounts,
@@ -72,7 +74,15 @@ pub struct SftDataset {
 impl Default for SftDataset {
     fn default() -> Self {
         let counts = SftCounts::default();
-        Self { ids: Vec::new(), offsets: vec![0], spans: Vec::new(), span_offsets: vec![0], lines: Vec::new(), counts }
+        Self {
+            ids: Vec::new(),
+            offsets: vec![0],
+            spans: Vec::new(),
+            span_weights: Vec::new(),
+            span_offsets: vec![0],
+            lines: Vec::new(),
+            counts,
+        }
     }
 }
 
@@ -115,20 +125,22 @@ impl SftDataset {
             if chunk.is_empty() {
                 break;
             }
-            let samples: Vec<Result<Supervised>> = chunk
+            let samples: Vec<Result<Vec<Supervised>>> = chunk
                 .par_iter()
                 .map(|record| {
                     let tools = record.tools.as_deref();
-                    tokenizer.supervised_chat(&record.messages, tools, &options.supervise).map_err(|source| {
+                    tokenizer.supervised_chats(&record.messages, tools, &options.supervise).map_err(|source| {
                         Error::Text { path: path.to_path_buf(), line: record.line, source: Box::new(source) }
                     })
                 })
                 .collect();
             for (record, sample) in chunk.iter().zip(samples) {
-                let kept = self.len();
-                self.push(path, record.line, &sample?, options)?;
-                if let Some(line) = self.lines.get_mut(kept) {
-                    *line = u32::try_from(before + record.line).unwrap_or(u32::MAX);
+                for sample in sample? {
+                    let kept = self.len();
+                    self.push(path, record.line, &sample, options)?;
+                    if let Some(line) = self.lines.get_mut(kept) {
+                        *line = u32::try_from(before + record.line).unwrap_or(u32::MAX);
+                    }
                 }
             }
         }
@@ -139,7 +151,7 @@ impl SftDataset {
     ///
     /// The first id is learned by nothing: there is nothing before it to say it from.
     pub fn push(&mut self, path: &Path, line: u64, sample: &Supervised, options: &SftOptions) -> Result<()> {
-        let Supervised { ids, mask } = sample;
+        let Supervised { ids, weights } = sample;
         self.counts.read += 1;
         if let Some(limit) = options.max_length
             && ids.len() > limit
@@ -152,17 +164,15 @@ impl SftDataset {
             self.counts.overlong += 1;
             return Ok(());
         }
-        let mut spans = Vec::new();
-        let mut start = None;
-        for at in 1..=ids.len() {
-            let learned = mask.get(at).copied().unwrap_or(false) && at < ids.len();
-            match (start, learned) {
-                (None, true) => start = Some(at as u32),
-                (Some(first), false) => {
-                    spans.push([first, at as u32]);
-                    start = None;
+        let mut spans: Vec<[u32; 2]> = Vec::new();
+        let mut span_weights: Vec<f32> = Vec::new();
+        for (at, &weight) in (0..ids.len() as u32).zip(weights).skip(1).filter(|(_, weight)| **weight > 0.0) {
+            match (spans.last_mut(), span_weights.last()) {
+                (Some([_, end]), Some(before)) if *end == at && *before == weight => *end = at + 1,
+                _ => {
+                    spans.push([at, at + 1]);
+                    span_weights.push(weight);
                 }
-                _ => {}
             }
         }
         if spans.is_empty() {
@@ -175,6 +185,7 @@ impl SftDataset {
         self.ids.extend_from_slice(ids);
         self.offsets.push(self.ids.len() as u64);
         self.spans.extend(spans);
+        self.span_weights.extend(span_weights);
         self.span_offsets.push(self.spans.len() as u64);
         self.lines.push(u32::try_from(line).unwrap_or(u32::MAX));
         Ok(())
@@ -203,13 +214,15 @@ impl SftDataset {
         &self.ids[self.offsets[sample] as usize..self.offsets[sample + 1] as usize]
     }
 
-    /// The ranges of a sample's ids that are learned: ascending, apart, not empty, the first id in none.
+    /// The ranges of a sample's ids that are learned, each with the weight of its tokens in the loss: ascending, apart or of
+    /// different weights, not empty, the first id in none.
     ///
     /// # Panics
     /// When there is no such sample.
-    pub fn learned(&self, sample: usize) -> impl Iterator<Item = Range<usize>> {
-        let spans = &self.spans[self.span_offsets[sample] as usize..self.span_offsets[sample + 1] as usize];
-        spans.iter().map(|[first, end]| *first as usize..*end as usize)
+    pub fn learned(&self, sample: usize) -> impl Iterator<Item = (Range<usize>, f32)> {
+        let own = self.span_offsets[sample] as usize..self.span_offsets[sample + 1] as usize;
+        let weights = self.span_weights[own.clone()].iter().copied();
+        self.spans[own].iter().map(|[first, end]| *first as usize..*end as usize).zip(weights)
     }
 
     /// The line of the file that a sample comes from, from 1.
@@ -225,12 +238,14 @@ impl SftDataset {
         self.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as u32).collect()
     }
 
-    /// The number of learned ids of some samples: what their summed loss is divided by.
+    /// The weights of all learned ids of some samples together: what their summed loss is divided by. Where every token counts
+    /// once, their number.
     ///
     /// # Panics
     /// When there is no such sample.
-    pub fn learned_tokens(&self, samples: &[u32]) -> usize {
-        samples.iter().map(|sample| self.learned(*sample as usize).map(|span| span.len()).sum::<usize>()).sum()
+    pub fn weight(&self, samples: &[u32]) -> f64 {
+        let spans = samples.iter().flat_map(|sample| self.learned(*sample as usize));
+        spans.map(|(span, weight)| span.len() as f64 * f64::from(weight)).sum()
     }
 }
 
@@ -241,7 +256,7 @@ mod tests {
 
     fn sample(mask: &[u8]) -> Supervised {
         let ids = (100..100 + mask.len() as u32).collect();
-        Supervised { ids, mask: mask.iter().map(|bit| *bit == 1).collect() }
+        Supervised { ids, weights: mask.iter().map(|bit| f32::from(*bit)).collect() }
     }
 
     fn dataset() -> SftDataset {
@@ -258,10 +273,10 @@ mod tests {
     fn samples_are_kept_compactly() {
         let dataset = dataset();
         assert_eq!((dataset.len(), dataset.ids(0).len(), dataset.ids(1)), (2, 6, &[100, 101][..]));
-        assert_eq!(dataset.learned(0).collect::<Vec<_>>(), [2..4, 5..6]);
-        assert_eq!(dataset.learned(1).next(), Some(1..2));
+        assert_eq!(dataset.learned(0).collect::<Vec<_>>(), [(2..4, 1.0), (5..6, 1.0)]);
+        assert_eq!(dataset.learned(1).next(), Some((1..2, 1.0)));
         assert_eq!((dataset.line(1), dataset.lengths()), (4, vec![6, 2]));
-        assert_eq!(dataset.learned_tokens(&[0, 1]), 4);
+        assert_eq!(dataset.weight(&[0, 1]), 4.0);
         let counts = SftCounts { read: 3, overlong: 1, tokens: 8, supervised: 4, longest: 6 };
         assert_eq!(dataset.counts(), counts);
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_models::decoder::{Decoder, Packed};
-use burn_models::text::{ChatOptions, Message, SuperviseOptions, Supervised, Tokenizer, Turns};
+use burn_models::text::{ChatOptions, Learn, Message, SuperviseOptions, Supervised, Tokenizer};
 use datasets::judge::{NO, YES};
 use datasets::templates::{Fitted, GraphPrompt, JudgeTemplates};
 
@@ -50,16 +50,16 @@ impl JudgeEncoder {
     ) -> burn_models::Result<Self> {
         let options = SuperviseOptions {
             chat: ChatOptions { framing: prompt.framing.into(), ..ChatOptions::default() },
-            turns: Turns::Last,
+            learn: Learn::LastReply,
             assistant_prefix: prompt.assistant_prefix.clone(),
-            supervise_trailing_newline: false,
+            ..SuperviseOptions::default()
         };
         let limit = prompt.max_length.min(positions);
         let mut encoder =
             Self { tokenizer, options, system: templates.system.clone(), limit, reserve: 0, words: [0; 2] };
         for (nth, answer) in [YES, NO].into_iter().enumerate() {
             let sample = encoder.sample("?", answer)?;
-            let start = learned_from(&sample);
+            let start = sample.prompt_len();
             encoder.reserve = encoder.reserve.max(sample.ids.len() - start);
             encoder.words[nth] = sample.ids.get(start).copied().unwrap_or_default();
         }
@@ -89,7 +89,7 @@ impl JudgeEncoder {
     pub fn encode(&self, prompt: &GraphPrompt, truncation: Truncation) -> burn_models::Result<EncodedPrompt> {
         let ids = |text: &str| {
             let mut sample = self.sample(text, YES)?;
-            sample.ids.truncate(learned_from(&sample));
+            sample.ids.truncate(sample.prompt_len());
             Ok::<_, burn_models::Error>(sample.ids)
         };
         if truncation == Truncation::Right {
@@ -115,11 +115,6 @@ impl JudgeEncoder {
         messages.push(Message::assistant(answer));
         self.tokenizer.supervised_chat(&messages, None, &self.options)
     }
-}
-
-/// The place of the first learned id.
-pub(crate) fn learned_from(sample: &Supervised) -> usize {
-    sample.mask.iter().position(|learned| *learned).unwrap_or(sample.ids.len())
 }
 
 /// Prompts in one row without padding, what they begin with alike written once: the same instructions, and the same task or the

@@ -14,6 +14,13 @@ pub use tensors::Tensors;
 
 use burn::tensor::{Device, Tensor};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+/// For tests that draw from a device's random numbers, which are one stream per process: they take turns.
+pub fn random_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// The workspace's root folder.
 pub fn workspace() -> PathBuf {

@@ -87,6 +87,7 @@ impl Padded {
             mask: padded.then(|| Tensor::from_data(TensorData::new(self.mask.clone(), shape), device)),
             positions: Tensor::from_data(TensorData::new(self.positions(), shape), device),
             until: None,
+            noise: None,
         })
     }
 }
@@ -142,6 +143,7 @@ impl Packed {
             mask: None,
             positions: row(self.positions.clone()),
             until: Some(self.until.clone().into()),
+            noise: None,
         })
     }
 }
@@ -158,6 +160,8 @@ pub struct DecoderInput {
     pub positions: Tensor<2, Int>,
     /// [`Packed::until`] of a packed row.
     pub until: Option<Arc<[i32]>>,
+    /// How far from 0 the uniform noise reaches that is added to each element of a token's embedding `[B, L]`, f32, without autodiff.
+    pub noise: Option<Tensor<2>>,
 }
 
 impl DecoderInput {
@@ -177,6 +181,17 @@ impl DecoderInput {
             }
         }
         until.contains(&0).then_some((until, batch))
+    }
+
+    /// The same on another device.
+    pub fn to_device(self, device: &Device) -> Self {
+        Self {
+            ids: self.ids.to_device(device),
+            mask: self.mask.map(|mask| mask.to_device(device)),
+            positions: self.positions.to_device(device),
+            until: self.until,
+            noise: self.noise.map(|noise| noise.to_device(&device.clone().without_autodiff())),
+        }
     }
 
     /// The mask on the host, row by row.

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use burn_lora::{LoraConfig, LoraLinear, Projections};
 
 use super::block::DecoderLayer;
@@ -74,6 +74,17 @@ impl Decoder {
         self.model.embed_tokens.forward(ids.without_autodiff())
     }
 
+    /// Embeddings `[B, L, D]` of a batch, with its noise.
+    pub(super) fn embedded(&self, input: &DecoderInput) -> Tensor<3> {
+        let x = self.embed(input.ids.clone());
+        let Some(amplitude) = &input.noise else { return x };
+        let [batch, length, _] = x.dims();
+        let plain = x.device().without_autodiff();
+        let noise = Tensor::<3>::random(x.dims(), Distribution::Uniform(-1.0, 1.0), (&plain, DType::F32));
+        let dtype = x.dtype();
+        x + Tensor::from_inner((noise * amplitude.clone().reshape([batch, length, 1])).cast(dtype))
+    }
+
     /// What the blocks share in a pass over `input`. With [`Decoder::embed`], [`DecoderLayer::forward`] and
     /// the final norm a caller can run the blocks one at a time.
     pub fn context(&self, input: &DecoderInput) -> Context {
@@ -92,7 +103,7 @@ impl Decoder {
     /// The residual stream `[B, L, D]` after the last block, before the final norm.
     pub fn forward_raw(&self, input: &DecoderInput) -> Tensor<3> {
         let context = self.context(input);
-        let embedded = self.embed(input.ids.clone());
+        let embedded = self.embedded(input);
         self.model.layers.iter().fold(embedded, |x, layer| layer.forward(x, &context, None))
     }
 
@@ -101,7 +112,7 @@ impl Decoder {
     pub fn forward_places(&self, input: &DecoderInput, places: &[u32]) -> Tensor<2> {
         let [batch, length] = input.dims();
         let context = self.context_of(input, (batch == 1).then_some(places));
-        let mut x = self.embed(input.ids.clone());
+        let mut x = self.embedded(input);
         for (i, layer) in self.model.layers.iter().enumerate() {
             x = layer.forward_at(x, &context, context.queries(i + 1 == self.model.layers.len()), None);
         }
@@ -125,7 +136,7 @@ impl Decoder {
     /// The residual stream at every depth.
     pub fn hidden_states(&self, input: &DecoderInput) -> HiddenStates {
         let context = self.context(input);
-        let mut x = self.embed(input.ids.clone());
+        let mut x = self.embedded(input);
         let mut states = vec![x.clone()];
         for layer in &self.model.layers {
             x = layer.forward(x, &context, None);
@@ -147,7 +158,7 @@ impl Decoder {
         let context = self.context(input);
         let block = self.model.layers.get(layer)?;
         let before = self.model.layers.iter().take(layer);
-        let x = before.fold(self.embed(input.ids.clone()), |x, layer| layer.forward(x, &context, None));
+        let x = before.fold(self.embedded(input), |x, layer| layer.forward(x, &context, None));
         Some(block.self_attn.probabilities(block.input_layernorm.forward(x), &context))
     }
 
@@ -157,7 +168,7 @@ impl Decoder {
         let past = cache.len;
         cache.extend(input.host_mask(), input.dims()[1]);
         let context = Context::new(&self.sizes(past), input, cache.until(), None);
-        let mut x = self.embed(input.ids.clone());
+        let mut x = self.embedded(input);
         for (layer, cache) in self.model.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(x, &context, Some(cache));
         }

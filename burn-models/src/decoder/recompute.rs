@@ -27,7 +27,7 @@ impl Decoder {
         let draw = |layer: usize| device.seed(seed.wrapping_add(layer as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let queries = |layer: usize| context.queries(layer + 1 == layers.len());
 
-        let embedded = self.embed(input.ids.clone());
+        let embedded = self.embedded(input);
         let mut inputs = vec![embedded.clone().detach()];
         for (i, layer) in layers.iter().enumerate() {
             draw(i);

@@ -192,6 +192,7 @@ fn next(rows: &[Row], device: &burn::tensor::Device) -> DecoderInput {
         mask: None,
         positions: column(rows.iter().map(|row| row.len() as i32 - 1).collect()),
         until: None,
+        noise: None,
     }
 }
 

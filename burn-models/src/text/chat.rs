@@ -7,6 +7,7 @@ use super::tokenizer::{Specials, Tokenizer};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use std::ops::Range;
 
 /// What is written around the turns of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -77,7 +78,7 @@ impl Tokenizer {
 pub(super) struct Conversation<'a> {
     tokenizer: &'a Tokenizer,
     options: &'a ChatOptions,
-    messages: Vec<Map<String, Json>>,
+    pub(super) messages: Vec<Map<String, Json>>,
     tools: Option<Vec<Json>>,
     variables: Map<String, Json>,
     /// One moment for all renderings of the conversation.
@@ -154,18 +155,35 @@ impl<'a> Conversation<'a> {
 
     /// Token ids of a part of the text.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.encode_offsets(text)?.0)
+    }
+
+    /// Token ids of a part of the text, and the bytes of each in that part with its marks restored.
+    pub(super) fn encode_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
         if !self.marks.used {
-            return self.tokenizer.encode(text, Specials::Parse);
+            return self.tokenizer.encode_offsets(text, Specials::Parse);
         }
-        let mut ids = Vec::new();
-        let mut end = 0;
+        let (mut ids, mut ranges) = (Vec::new(), Vec::new());
+        let (mut end, mut length) = (0, 0);
+        let mut add = |part: &str, special: Option<(usize, u32)>| -> Result<()> {
+            let plain = self.marks.restore(part);
+            let (new, places) = self.tokenizer.encode_offsets(&plain, Specials::Plain)?;
+            ids.extend(new);
+            ranges.extend(places.into_iter().map(|place| place.start + length..place.end + length));
+            length += plain.len();
+            if let Some((bytes, id)) = special {
+                ids.push(id);
+                ranges.push(length..length + bytes);
+                length += bytes;
+            }
+            Ok(())
+        };
         for (place, id) in self.tokenizer.special_places(text) {
-            ids.extend(self.tokenizer.encode(&self.marks.restore(&text[end..place.start]), Specials::Plain)?);
-            ids.push(id);
+            add(&text[end..place.start], Some((place.len(), id)))?;
             end = place.end;
         }
-        ids.extend(self.tokenizer.encode(&self.marks.restore(&text[end..]), Specials::Plain)?);
-        Ok(ids)
+        add(&text[end..], None)?;
+        Ok((ids, ranges))
     }
 }
 

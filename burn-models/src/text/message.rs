@@ -66,6 +66,15 @@ impl Message {
         self
     }
 
+    /// The same turn without a key; `role` stays.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        if key != "role" {
+            self.0.shift_remove(key);
+        }
+        self
+    }
+
     /// Who speaks.
     pub fn role(&self) -> &str {
         self.0.get("role").and_then(Json::as_str).unwrap_or_default()

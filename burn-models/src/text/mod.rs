@@ -5,7 +5,9 @@ mod folder;
 mod guard;
 mod message;
 mod supervise;
+mod tags;
 mod template;
+mod thinking;
 mod tokenizer;
 
 pub mod builtin;
@@ -13,6 +15,7 @@ pub mod builtin;
 pub use builtin::Builtin;
 pub use chat::{ChatOptions, Framing};
 pub use message::Message;
-pub use supervise::{SuperviseOptions, Supervised, Turns};
+pub use supervise::{EndOfTurn, Learn, Mask, SuperviseOptions, Supervised};
 pub use template::{ChatTemplate, RenderContext};
+pub use thinking::Thinking;
 pub use tokenizer::{Specials, Tokenizer};

@@ -29,8 +29,10 @@ pub struct SftBatch {
     pub rows: Vec<u32>,
     /// The learned ids, in the order of `rows`.
     pub targets: Vec<u32>,
-    /// How many samples learn it there; more than 1 only where samples share learned ids.
+    /// How much each counts: the weights of all samples that learn it there together.
     pub weights: Vec<f32>,
+    /// For every place of the flattened batch the number of ids of its sample, of the first one where several share it.
+    pub lengths: Vec<u32>,
     /// Tokens of the samples, each counted as often as samples have it.
     pub tokens: usize,
 }
@@ -44,9 +46,9 @@ impl SftBatch {
         }
     }
 
-    /// What the summed loss counts: learned ids of all samples.
-    pub fn learned(&self) -> usize {
-        self.weights.iter().map(|weight| *weight as usize).sum()
+    /// What the summed loss is divided by: the weights of the learned ids of all samples.
+    pub fn weight(&self) -> f64 {
+        self.weights.iter().map(|weight| f64::from(*weight)).sum()
     }
 
     /// The tokens on a device.
@@ -83,9 +85,11 @@ impl SftDataset {
             return Err(Error::setting("samples", "a batch of 1 to 2,147,483,647 places", places));
         }
         let mut learned = Learned::default();
+        let mut lengths = Vec::with_capacity(places);
         let layout = if packing == Packing::Padded {
             for (row, (sample, ids)) in samples.iter().zip(&sequences).enumerate() {
                 learned.add(self, *sample, ids, |at| (row * longest + at) as u32);
+                lengths.resize((row + 1) * longest, ids.len() as u32);
             }
             // A sample has at least two ids, so that this cannot fail.
             Layout::Padded(Padded::right(&sequences, pad_id).map_err(|e| Error::setting("samples", "no empty one", e))?)
@@ -99,12 +103,13 @@ impl SftDataset {
                 };
                 packed.push(ids, shared, &mut path);
                 learned.add(self, *sample, ids, |at| path[at]);
+                lengths.resize(packed.ids.len(), ids.len() as u32);
                 before = ids;
             }
             Layout::Packed(packed)
         };
         let (places, rows, targets, weights) = learned.finish();
-        Ok(SftBatch { samples, layout, places, rows, targets, weights, tokens })
+        Ok(SftBatch { samples, layout, places, rows, targets, weights, lengths, tokens })
     }
 }
 
@@ -118,12 +123,12 @@ struct Learned {
 impl Learned {
     /// Those of one sample, whose id `at` stands at `place(at)`.
     fn add(&mut self, data: &SftDataset, sample: u32, ids: &[u32], place: impl Fn(usize) -> u32) {
-        for at in data.learned(sample as usize).flatten() {
+        for (at, own) in data.learned(sample as usize).flat_map(|(span, weight)| span.map(move |at| (at, weight))) {
             let key = (place(at - 1), ids[at]);
             let entry = *self.seen.entry(key).or_insert(self.entries.len());
             match self.entries.get_mut(entry) {
-                Some((_, _, weight)) => *weight += 1.0,
-                None => self.entries.push((key.0, key.1, 1.0)),
+                Some((_, _, weight)) => *weight += own,
+                None => self.entries.push((key.0, key.1, own)),
             }
         }
     }
@@ -154,8 +159,8 @@ mod tests {
     fn dataset(samples: &[(&[u32], &[usize])]) -> SftDataset {
         let mut dataset = SftDataset::default();
         for (ids, learned) in samples {
-            let mask = (0..ids.len()).map(|at| learned.contains(&at)).collect();
-            let sample = Supervised { ids: ids.to_vec(), mask };
+            let weights = (0..ids.len()).map(|at| f32::from(u8::from(learned.contains(&at)))).collect();
+            let sample = Supervised { ids: ids.to_vec(), weights };
             dataset.push(Path::new("c"), 1, &sample, &SftOptions::default()).unwrap();
         }
         dataset
@@ -168,7 +173,8 @@ mod tests {
         let Layout::Padded(padded) = &batch.layout else { unreachable!() };
         assert_eq!(padded.ids, [5, 6, 99, 99, 7, 8, 9, 10]);
         assert_eq!((batch.places.clone(), batch.targets.clone()), (vec![0, 5, 6], vec![6, 9, 10]));
-        assert_eq!((batch.tokens, batch.computed(), batch.learned()), (6, 8, 3));
+        assert_eq!((batch.tokens, batch.computed(), batch.weight()), (6, 8, 3.0));
+        assert_eq!(batch.lengths, [2, 2, 2, 2, 4, 4, 4, 4]);
         let batch = dataset.batch(&[1, 0], Packing::Packed, 99).unwrap();
         let Layout::Packed(packed) = &batch.layout else { unreachable!() };
         assert_eq!((packed.ids.clone(), packed.positions.clone()), (vec![5, 6, 7, 8, 9, 10], vec![0, 1, 0, 1, 2, 3]));
@@ -186,6 +192,7 @@ mod tests {
         assert_eq!(packed.until, [5, 5, 4, 4, 5, 7, 7]);
         assert_eq!((batch.places.clone(), batch.rows.clone()), (vec![1, 2, 5], vec![0, 1, 2]));
         assert_eq!((batch.targets.clone(), batch.weights.clone()), (vec![5, 4, 2], vec![2.0, 1.0, 1.0]));
-        assert_eq!((batch.tokens, batch.computed(), batch.learned()), (12, 7, 4));
+        assert_eq!((batch.tokens, batch.computed(), batch.weight()), (12, 7, 4.0));
+        assert_eq!(batch.lengths, [4, 4, 4, 4, 3, 2, 2]);
     }
 }

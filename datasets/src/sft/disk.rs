@@ -6,7 +6,7 @@ use crate::store::{Columns, Table};
 use std::path::Path;
 
 const KIND: &str = "sft samples";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const REMEDY: &str = "delete it, it will be made again from the conversations";
 
 impl SftDataset {
@@ -16,6 +16,7 @@ impl SftDataset {
         columns.add("ids", &self.ids);
         columns.add("offsets", &self.offsets);
         columns.add_shaped("spans", vec![self.spans.len(), 2], self.spans.as_flattened());
+        columns.add("span_weights", &self.span_weights);
         columns.add("span_offsets", &self.span_offsets);
         columns.add("lines", &self.lines);
         columns.save(path, KIND, VERSION, &self.counts)
@@ -28,10 +29,15 @@ impl SftDataset {
         let offsets = table.offsets("offsets", ids.len())?;
         let spans: Vec<u32> = table.values("spans")?;
         let (spans, rest) = spans.as_chunks::<2>();
+        let span_weights: Vec<f32> = table.values("span_weights")?;
         let span_offsets = table.offsets("span_offsets", spans.len())?;
         let lines: Vec<u32> = table.values("lines")?;
         let samples = lines.len();
-        if !rest.is_empty() || offsets.len() != samples + 1 || span_offsets.len() != samples + 1 {
+        if !rest.is_empty()
+            || span_weights.len() != spans.len()
+            || offsets.len() != samples + 1
+            || span_offsets.len() != samples + 1
+        {
             return Err(table.damaged("its columns differ in length".into()));
         }
         for sample in 0..samples {
@@ -40,11 +46,14 @@ impl SftDataset {
             let borders: Vec<u32> = own.as_flattened().to_vec();
             let inside = borders.first().is_some_and(|first| *first > 0)
                 && borders.last().is_some_and(|end| u64::from(*end) <= length);
-            if !inside || borders.windows(2).any(|pair| pair[0] >= pair[1]) {
+            // A range may begin where the one before it ends.
+            let ordered =
+                own.iter().all(|[first, end]| first < end) && own.windows(2).all(|pair| pair[0][1] <= pair[1][0]);
+            if !inside || !ordered {
                 return Err(table.damaged(format!("the learned ranges of sample {sample} are not within it")));
             }
         }
         let counts = table.info;
-        Ok(Self { ids, offsets, spans: spans.to_vec(), span_offsets, lines, counts })
+        Ok(Self { ids, offsets, spans: spans.to_vec(), span_weights, span_offsets, lines, counts })
     }
 }

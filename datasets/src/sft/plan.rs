@@ -14,7 +14,7 @@ pub enum Packing {
     /// step, up to 32 at a time.
     #[default]
     SharedPrefix,
-    /// Behind each other in one row without padding.
+    /// Behind each other in one row without padding, each in the fullest row that still has room for it (best fit, longest first).
     Packed,
     /// Below each other, filled up to the longest.
     Padded,
@@ -26,6 +26,9 @@ pub enum Packing {
 pub struct PlanConfig {
     /// Samples in one optimizer step; the last step of an epoch takes what is left. Default: 64.
     pub sequences_per_step: usize,
+    /// Instead, about so many tokens in one optimizer step, a sample counting whole. The steps of an epoch are as even as whole samples
+    /// allow. Default: none.
+    pub tokens_per_step: Option<usize>,
     /// The most token places of one forward pass, padding included; a longer sample goes alone. Default: 8,192.
     pub micro_tokens: usize,
     /// How samples share a forward pass.
@@ -34,7 +37,7 @@ pub struct PlanConfig {
 
 impl Default for PlanConfig {
     fn default() -> Self {
-        Self { sequences_per_step: 64, micro_tokens: 8192, packing: Packing::default() }
+        Self { sequences_per_step: 64, tokens_per_step: None, micro_tokens: 8192, packing: Packing::default() }
     }
 }
 
@@ -46,6 +49,7 @@ pub struct StepPlan {
     /// Only for [`Packing::SharedPrefix`].
     sharing: Option<Sharing>,
     config: PlanConfig,
+    steps: usize,
     seed: u64,
 }
 
@@ -66,7 +70,18 @@ impl StepPlan {
         if config.micro_tokens == 0 {
             return Err(Error::setting("micro_tokens", "at least 1", 0));
         }
-        Ok(Self { lengths, sharing, config, seed })
+        if config.tokens_per_step == Some(0) {
+            return Err(Error::setting("tokens_per_step", "at least 1", 0));
+        }
+        let steps = match config.tokens_per_step {
+            None => lengths.len().div_ceil(config.sequences_per_step),
+            Some(tokens) => {
+                let all: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+                // No step is empty.
+                usize::try_from(all.div_ceil(tokens as u64)).unwrap_or(usize::MAX).clamp(1, lengths.len())
+            }
+        };
+        Ok(Self { lengths, sharing, config, steps, seed })
     }
 
     /// How samples share a forward pass.
@@ -74,9 +89,18 @@ impl StepPlan {
         self.config.packing
     }
 
-    /// `ceil(samples / sequences_per_step)`.
+    /// `ceil(samples / sequences_per_step)`, or `ceil(tokens / tokens_per_step)`.
     pub fn steps_per_epoch(&self) -> usize {
-        self.lengths.len().div_ceil(self.config.sequences_per_step)
+        self.steps
+    }
+
+    /// How many steps hold about so many samples; at least 1.
+    pub fn steps_for(&self, samples: usize) -> usize {
+        let steps = match self.config.tokens_per_step {
+            None => samples.div_ceil(self.config.sequences_per_step),
+            Some(_) => samples.saturating_mul(self.steps).div_ceil(self.lengths.len()),
+        };
+        steps.max(1)
     }
 
     /// The epoch of a step of the whole run, and the step inside it; all from 0.
@@ -99,7 +123,32 @@ impl StepPlan {
                 order
             }
         };
-        EpochPlan { plan: self, order }
+        EpochPlan { bounds: self.bounds(&order), plan: self, order }
+    }
+
+    /// Where the steps of an order begin, and its end.
+    fn bounds(&self, order: &[u32]) -> Vec<usize> {
+        if self.config.tokens_per_step.is_none() {
+            return (0..=self.steps).map(|step| (step * self.config.sequences_per_step).min(order.len())).collect();
+        }
+        let length = |sample: &u32| u64::from(self.lengths[*sample as usize]);
+        let all: u64 = order.iter().map(length).sum();
+        let (mut bounds, mut end, mut tokens) = (vec![0], 0, 0);
+        for step in 1..=self.steps {
+            // In 128 bits: the product of two counts.
+            let want = (u128::from(all) * step as u128 / self.steps as u128) as u64;
+            let most = order.len() - (self.steps - step);
+            // A sample is in the step that its middle falls into.
+            while end < most && (bounds.last() == Some(&end) || tokens + length(&order[end]) / 2 <= want) {
+                tokens += length(&order[end]);
+                end += 1;
+            }
+            bounds.push(end);
+        }
+        if let Some(last) = bounds.last_mut() {
+            *last = order.len();
+        }
+        bounds
     }
 }
 
@@ -108,6 +157,7 @@ impl StepPlan {
 pub struct EpochPlan<'a> {
     plan: &'a StepPlan,
     order: Vec<u32>,
+    bounds: Vec<usize>,
 }
 
 impl EpochPlan<'_> {
@@ -123,24 +173,24 @@ impl EpochPlan<'_> {
 
     /// The samples of a step; none after the last.
     pub fn samples(&self, step: usize) -> &[u32] {
-        let size = self.plan.config.sequences_per_step;
-        let start = step.saturating_mul(size).min(self.order.len());
-        &self.order[start..self.order.len().min(start + size)]
+        match self.bounds.get(step..).and_then(|rest| rest.get(..2)) {
+            Some(&[start, end]) => &self.order[start..end],
+            _ => &[],
+        }
     }
 
     /// The samples of a step in the groups that go through the model together, each within the limit on places unless it is one
-    /// sample: with padding of similar length, longest first; packed in the order of the step; sharing prefixes in the order of
-    /// their ids.
+    /// sample: with padding of similar length, longest first; packed by best fit; sharing prefixes in the order of their ids.
     pub fn step(&self, step: usize) -> Vec<Vec<u32>> {
         let StepPlan { lengths, sharing, config, .. } = self.plan;
         let length = |sample: u32| lengths[sample as usize] as usize;
         let mut samples = self.samples(step).to_vec();
-        match (sharing, config.packing) {
-            (Some(sharing), _) => sharing.sort(&mut samples),
-            (None, Packing::Padded) => {
-                samples.sort_unstable_by_key(|sample| (std::cmp::Reverse(length(*sample)), *sample));
-            }
-            (None, _) => {}
+        match sharing {
+            Some(sharing) => sharing.sort(&mut samples),
+            None => samples.sort_unstable_by_key(|sample| (std::cmp::Reverse(length(*sample)), *sample)),
+        }
+        if config.packing == Packing::Packed {
+            return best_fit(&samples, length, config.micro_tokens);
         }
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut places = 0usize;
@@ -169,6 +219,23 @@ impl EpochPlan<'_> {
     }
 }
 
+/// Samples, longest first, in groups of at most `most` places: each in the fullest group with room for it, else in a new one.
+fn best_fit(samples: &[u32], length: impl Fn(u32) -> usize, most: usize) -> Vec<Vec<u32>> {
+    let mut groups: Vec<(usize, Vec<u32>)> = Vec::new();
+    for sample in samples {
+        let own = length(*sample);
+        let fitting = groups.iter_mut().filter(|(places, _)| places.saturating_add(own) <= most);
+        match fitting.max_by_key(|(places, _)| *places) {
+            Some((places, group)) => {
+                *places += own;
+                group.push(*sample);
+            }
+            None => groups.push((own, vec![*sample])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -176,7 +243,7 @@ mod tests {
 
     fn plan(samples: usize, sequences_per_step: usize, micro_tokens: usize) -> StepPlan {
         let lengths = (0..samples).map(|sample| 5 + (sample * 37 % 60) as u32).collect();
-        let config = PlanConfig { sequences_per_step, micro_tokens, packing: Packing::Padded };
+        let config = PlanConfig { sequences_per_step, micro_tokens, packing: Packing::Padded, ..PlanConfig::default() };
         StepPlan::with(lengths, None, config, 42).unwrap()
     }
 
@@ -233,9 +300,41 @@ mod tests {
     }
 
     #[test]
+    fn tokens_per_step_give_even_steps_of_whole_samples() {
+        let lengths: Vec<u32> = (0..400).map(|sample| 5 + (sample * 37 % 60)).chain([900]).collect();
+        let all: u32 = lengths.iter().sum();
+        let config =
+            |tokens| PlanConfig { tokens_per_step: Some(tokens), packing: Packing::Packed, ..PlanConfig::default() };
+        let plan = StepPlan::with(lengths.clone(), None, config(500), 42).unwrap();
+        assert_eq!(plan.steps_per_epoch(), all.div_ceil(500) as usize);
+        for epoch in 0..3 {
+            let steps = plan.epoch(epoch);
+            let sums: Vec<u32> =
+                (0..steps.len()).map(|step| steps.samples(step).iter().map(|s| lengths[*s as usize]).sum()).collect();
+            assert_eq!(sums.iter().sum::<u32>(), all);
+            // Half a sample at each border; the long one is alone, with the ends of its neighbours.
+            let odd = sums.iter().filter(|sum| !(436..=564).contains(*sum)).count();
+            assert!(odd <= 4 && sums.iter().all(|sum| *sum > 0 && *sum <= 964), "{sums:?}");
+            assert!(steps.samples(steps.len()).is_empty() && steps.samples(usize::MAX).is_empty());
+        }
+        // Never an empty step.
+        let few = StepPlan::with(vec![900, 1, 1], None, config(10), 1).unwrap();
+        assert_eq!((few.steps_per_epoch(), few.epoch(0).samples(1).len()), (3, 1));
+        assert!(StepPlan::with(vec![1], None, config(0), 1).is_err());
+    }
+
+    #[test]
+    fn packed_groups_are_full() {
+        let lengths: [usize; 6] = [60, 50, 40, 30, 20, 10];
+        let groups = best_fit(&[0, 1, 2, 3, 4, 5], |sample| lengths[sample as usize], 100);
+        assert_eq!(groups, [vec![0, 2], vec![1, 3, 4], vec![5]]);
+        assert_eq!(best_fit(&[0, 1], |_| 200, 100), [vec![0], vec![1]], "a longer one goes alone");
+    }
+
+    #[test]
     fn impossible_settings_are_refused() {
         let new = |lengths, sequences_per_step, micro_tokens| {
-            let config = PlanConfig { sequences_per_step, micro_tokens, packing: Packing::Packed };
+            let config = PlanConfig { sequences_per_step, micro_tokens, ..PlanConfig::default() };
             StepPlan::with(lengths, None, config, 1).is_err()
         };
         assert!(new(vec![], 1, 1) && new(vec![1], 0, 1) && new(vec![1], 1, 0));

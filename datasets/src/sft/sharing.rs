@@ -31,7 +31,7 @@ impl Sharing {
         let shared: Vec<u32> =
             (0..order.len()).into_par_iter().map(|place| if place == 0 { 0 } else { common(place) }).collect();
         // What comes before the first learned id.
-        let prompt = |place: usize| data.learned(order[place] as usize).next().map_or(0, |span| span.start as u32);
+        let prompt = |place: usize| data.learned(order[place] as usize).next().map_or(0, |(span, _)| span.start as u32);
         let mut groups: Vec<Vec<u32>> = Vec::new();
         for place in 0..order.len() {
             let alike = place > 0 && 2 * shared[place] >= prompt(place).max(prompt(place - 1));

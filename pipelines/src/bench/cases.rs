@@ -111,6 +111,7 @@ fn train(
         sequences_per_step: 4 * QUESTIONS,
         micro_tokens: micro_tokens(args),
         packing: Packing::SharedPrefix,
+        ..PlanConfig::default()
     };
     let plan = StepPlan::new(&dataset, config, 1).map_err(Error::from)?;
     let per_epoch = plan.steps_per_epoch();
@@ -121,6 +122,7 @@ fn train(
         pad_id: 0,
         vocab_size: shape.decoder.vocab_size,
         seed: 1,
+        noise: None,
         len: (warm + 1) * per_epoch,
     };
     let decoder = decoder.attach_lora(&data::adapter(), 3).map_err(Error::from)?;
@@ -132,7 +134,7 @@ fn train(
     for index in 0..batches.len() {
         let started = Instant::now();
         let step = batches.batch(index, device).map_err(|e| crate::Error::from(std::io::Error::other(e)))?;
-        let (tokens, learned) = (step.tokens, step.learned);
+        let (tokens, learned) = (step.tokens, step.weight as usize);
         let places: usize = step.micro.iter().map(|micro| micro.input.dims().iter().product::<usize>()).sum();
         let scores: usize = step.micro.iter().map(|micro| task.decoder.scores(&micro.input)).sum();
         let mut output = TrainStep::step(&task, step);

@@ -108,17 +108,18 @@ pub(super) fn ids(vocab: usize, number: usize, count: usize) -> Vec<u32> {
 /// Training samples: questions about workflows, or one long sequence of which the last quarter is learned.
 pub(super) fn samples(case: Case, shape: &Shape) -> Vec<Supervised> {
     let vocab = shape.decoder.vocab_size;
+    let weight = |learned: bool| f32::from(u8::from(learned));
     if case == Case::Long {
         let ids = ids(vocab, 0, shape.length);
-        let mask = (0..ids.len()).map(|at| at >= shape.length - shape.length / 4).collect();
-        return vec![Supervised { ids, mask }];
+        let weights = (0..ids.len()).map(|at| weight(at >= shape.length - shape.length / 4)).collect();
+        return vec![Supervised { ids, weights }];
     }
     let question = |group: usize, number: usize, answer: usize| {
         let mut all = ids(vocab, group, shape.length);
         let own = ids(vocab, 1000 + group * QUESTIONS + number, QUESTION + answer);
         all.extend(own);
-        let mask = (0..all.len()).map(|at| at >= shape.length + QUESTION).collect();
-        Supervised { ids: all, mask }
+        let weights = (0..all.len()).map(|at| weight(at >= shape.length + QUESTION)).collect();
+        Supervised { ids: all, weights }
     };
     let groups =
         (0..shape.groups).flat_map(|group| ANSWERS.iter().enumerate().map(move |(n, answer)| (group, n, *answer)));
@@ -134,8 +135,8 @@ pub(super) fn texts(shape: &Shape) -> Vec<Vec<u32>> {
 /// One JSON line for each sample: `input_ids` and `mask`.
 pub(super) fn save(path: &Path, samples: &[Supervised]) -> Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    for Supervised { ids, mask } in samples {
-        let line = serde_json::json!({ "input_ids": ids, "mask": mask });
+    for sample in samples {
+        let line = serde_json::json!({ "input_ids": sample.ids, "mask": sample.mask() });
         writeln!(file, "{line}")?;
     }
     Ok(file.flush()?)

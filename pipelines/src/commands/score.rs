@@ -66,7 +66,7 @@ fn sample(args: &ScoreArgs, row: &Row, model: &Decoder, tokenizer: &mut Option<T
             let options = SuperviseOptions::default();
             let found = tokenizer.supervised_chat(&chat.messages, chat.tools.as_deref(), &options);
             let found = found.map_err(|e| wrong(path, row, "messages", "a chat the template can write", e, ""))?;
-            Sample { ids: found.ids, mask: found.mask }
+            Sample { mask: found.mask(), ids: found.ids }
         }
         None if row.map.contains_key("input_ids") => {
             let ids = ids(path, row, "input_ids", vocab)?;

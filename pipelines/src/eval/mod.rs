@@ -1,5 +1,6 @@
 //! Metrics of predictors and of generated answers. Pure functions on the host: scores in, numbers out.
 //!
+//! - [`answers`]: generated texts against expected ones.
 //! - [`bootstrap`]: confidence intervals of accuracy and utility.
 //! - [`classification`]: accuracy, precision, recall, F1, AUROC, Brier score, calibration error.
 //! - [`pca`]: vectors as points of a plane.
@@ -11,6 +12,7 @@
 //!
 //! A metric that is not defined for its input (the utility of one workflow, the AUROC of one class) is `None`, never NaN.
 
+pub mod answers;
 pub mod bootstrap;
 pub mod classification;
 mod error;
@@ -21,6 +23,7 @@ pub mod rank;
 pub mod utility;
 pub mod yes_no;
 
+pub use answers::AnswerMetric;
 pub use bootstrap::{Bootstrap, Intervals};
 pub use error::{Error, Result};
 pub use glow::{GlowMetrics, ScoredRecord};

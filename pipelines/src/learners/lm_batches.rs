@@ -18,8 +18,19 @@ pub struct LmBatches {
     pub vocab_size: usize,
     /// Names the dropout streams.
     pub seed: u64,
+    /// Noise on the embeddings of a sample of L tokens: uniform in ± α / √(L·D).
+    pub noise: Option<Neftune>,
     /// Steps, over as many epochs as that takes.
     pub len: usize,
+}
+
+/// Noise on embeddings while training (NEFTune, Jain et al. 2023).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neftune {
+    /// α.
+    pub alpha: f64,
+    /// D.
+    pub width: usize,
 }
 
 impl Batches<LmStep> for LmBatches {
@@ -30,10 +41,10 @@ impl Batches<LmStep> for LmBatches {
     fn batch(&self, index: usize, device: &Device) -> Result<LmStep, String> {
         let (epoch, step) = self.plan.position(index);
         let seed = stream(self.seed, "layers", &[index as u64]);
-        let mut result = LmStep { micro: Vec::new(), learned: 0, tokens: 0, seed };
+        let mut result = LmStep { micro: Vec::new(), weight: 0.0, tokens: 0, seed };
         for samples in self.plan.epoch(epoch).step(step) {
             let batch = self.data.batch(&samples, self.plan.packing(), self.pad_id).map_err(|e| e.to_string())?;
-            result.learned += batch.learned();
+            result.weight += batch.weight();
             result.tokens += batch.tokens;
             let ints = |values: &[u32]| {
                 let values: Vec<i32> = values.iter().map(|v| *v as i32).collect();
@@ -42,7 +53,15 @@ impl Batches<LmStep> for LmBatches {
             };
             let repeated = batch.rows.len() > batch.places.len();
             let weighted = batch.weights.iter().any(|weight| *weight != 1.0);
-            let input = batch.input(self.vocab_size, device).map_err(|e| e.to_string())?;
+            let mut input = batch.input(self.vocab_size, device).map_err(|e| e.to_string())?;
+            input.noise = self.noise.map(|Neftune { alpha, width }| {
+                let reach = |length: &u32| (alpha / (f64::from(*length) * width as f64).sqrt()) as f32;
+                let reach: Vec<f32> = batch.lengths.iter().map(reach).collect();
+                Tensor::from_data(
+                    TensorData::new(reach, input.dims()),
+                    (&device.clone().without_autodiff(), DType::F32),
+                )
+            });
             result.micro.push(MicroBatch {
                 input,
                 rows: repeated.then(|| ints(&batch.rows)),

@@ -10,6 +10,6 @@ mod warmup;
 pub use causal_lm::{CausalLm, LmStep, MicroBatch, Recompute};
 pub use epochs::Epochs;
 pub use glow::{Contrast, GlowBatches, GlowData, GlowItem, GlowRecords, GlowTask, GlowTaskSettings};
-pub use lm_batches::LmBatches;
+pub use lm_batches::{LmBatches, Neftune};
 pub use value_head::{JudgedPrompts, ValueBatches, ValueMicro, ValueStep, ValueTask};
 pub use warmup::{WarmupBatches, WarmupItem, WarmupTask};

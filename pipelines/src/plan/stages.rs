@@ -128,11 +128,19 @@ fn sft(scout: &Scout, index: usize, stage: &Sft) -> Result<StagePlan, Error> {
     let pass = Pass { tokens: batch.computed() as u64, rows: batch.rows.len() as u64 };
     let several = prepared.plan.epoch(0).step(0).len() > 1;
     let recompute = stage.recompute == crate::learners::Recompute::Layers;
-    let memory = Memory {
+    let mut memory = Memory {
         activations: activations(&config, stage.lora.as_ref(), pass, bytes, recompute),
         head: head(&config, pass.rows),
         ..Memory::of_parameters(frozen, bytes, trained, several)
     };
+    if stage.lora.is_none() && stage.dtype != Dtype::F32 {
+        // The copies that compute, and their gradients.
+        memory.weights += trained * bytes;
+        memory.gradients += trained * bytes;
+    }
+    if stage.ema.is_some() {
+        memory.optimizer += trained * 4;
+    }
     let mut notes = Vec::new();
     if counts.overlong > 0 {
         notes.push(format!("{} chats are longer than `max_length` and left out", counts.overlong));

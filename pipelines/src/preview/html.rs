@@ -11,6 +11,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.5 ui-monospace, monospace; padding: .8rem;
   border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .4rem; }
 mark { background: light-dark(#b7e4c7, #1b6b43); color: inherit; border-radius: .2rem; }
+mark.part { background: light-dark(#ffe8a3, #6b5a1b); }
 h2 { font-size: 1rem; margin-top: 2rem; }
 small { opacity: .7; font-weight: normal; }";
 
@@ -25,7 +26,9 @@ pub fn html(preview: &Preview) -> String {
     for line in preview.summary() {
         let _ = writeln!(out, "<li>{}</li>", escape(&line));
     }
-    out += "</ul>\n<p>What is learned is <mark>marked</mark>; the rest is only read.</p>\n";
+    out += "</ul>\n<p>What is learned is <mark>marked</mark>, <mark class=\"part\">so</mark> where a token does \
+            not count once; the rest is only read.</p>\n";
+    let _ = writeln!(out, "<h2>Lengths</h2>\n<pre>{}</pre>", escape(&preview.histogram().join("\n")));
     for (number, sample) in preview.samples.iter().enumerate() {
         let _ = write!(
             out,
@@ -38,9 +41,12 @@ pub fn html(preview: &Preview) -> String {
         for piece in &sample.pieces {
             let text = escape(&piece.text);
             // A browser drops a line break right after `<pre>`.
-            out += &match piece.learned {
-                true => format!("<mark title=\"{} tokens\">{text}</mark>", piece.tokens),
-                false => format!("<span title=\"{} tokens\">{text}</span>", piece.tokens),
+            out += &match piece.weight {
+                0.0 => format!("<span title=\"{} tokens\">{text}</span>", piece.tokens),
+                1.0 => format!("<mark title=\"{} tokens\">{text}</mark>", piece.tokens),
+                weight => {
+                    format!("<mark class=\"part\" title=\"{} tokens, weight {weight}\">{text}</mark>", piece.tokens)
+                }
             };
         }
         out += "</pre>\n";

@@ -19,18 +19,18 @@ use datasets::sft::{SftCounts, SftDataset, StepPlan};
 use std::path::PathBuf;
 
 /// A piece of a sample.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// As the tokenizer gives it back.
     pub text: String,
     /// Its tokens.
     pub tokens: usize,
-    /// Whether it is learned, or only read.
-    pub learned: bool,
+    /// How much each of them counts in the loss; 0 where it is only read.
+    pub weight: f32,
 }
 
 /// One sample.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The line of its file, counted through all files.
     pub line: u32,
@@ -63,7 +63,7 @@ pub struct Pass {
 }
 
 /// Everything that is shown of a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preview {
     /// The recipe's name.
     pub recipe: String,
@@ -73,6 +73,8 @@ pub struct Preview {
     pub files: Vec<PathBuf>,
     /// What became of the chats.
     pub counts: SftCounts,
+    /// The tokens of every sample.
+    pub lengths: Vec<u32>,
     /// Samples in the order of training.
     pub samples: Vec<Sample>,
     /// The passes of the first optimizer step.
@@ -159,21 +161,21 @@ impl Prepared {
         let number = number as usize;
         let ids = self.data.ids(number);
         let mut pieces = Vec::new();
-        let mut add = |range: std::ops::Range<usize>, learned: bool| -> Result<(), Error> {
+        let mut add = |range: std::ops::Range<usize>, weight: f32| -> Result<(), Error> {
             if let Some(part) = ids.get(range).filter(|part| !part.is_empty()) {
                 // A character whose bytes fall into two pieces is shown as what is not one.
                 let text = self.tokenizer.decode_exact(part, false).or_else(|_| self.tokenizer.decode(part, false))?;
-                pieces.push(Piece { text, tokens: part.len(), learned });
+                pieces.push(Piece { text, tokens: part.len(), weight });
             }
             Ok(())
         };
         let (mut at, mut learned) = (0, 0);
-        for span in self.data.learned(number) {
-            add(at..span.start, false)?;
+        for (span, weight) in self.data.learned(number) {
+            add(at..span.start, 0.0)?;
             (at, learned) = (span.end, learned + span.len());
-            add(span, true)?;
+            add(span, weight)?;
         }
-        add(at..ids.len(), false)?;
+        add(at..ids.len(), 0.0)?;
         Ok(Sample { line: self.data.line(number), tokens: ids.len(), learned, pieces })
     }
 }
@@ -195,6 +197,7 @@ pub(crate) fn preview(recipe: &Recipe, scout: &Scout, index: usize, samples: usi
         stage: recipe.stages[index].name().to_owned(),
         files: prepared.files.clone(),
         counts: prepared.data.counts(),
+        lengths: prepared.data.lengths(),
         samples: order.map(|number| prepared.sample(number)).collect::<Result<_, _>>()?,
         first_step: prepared.passes(0)?,
         packing: format!("{:?}", stage.packing),
@@ -205,6 +208,27 @@ pub(crate) fn preview(recipe: &Recipe, scout: &Scout, index: usize, samples: usi
 }
 
 impl Preview {
+    /// How many samples have which length, a line for each of at most ten classes of equal width: `  1–64 ████ 12`.
+    fn histogram(&self) -> Vec<String> {
+        let longest = self.lengths.iter().copied().max().unwrap_or(0);
+        // The smallest of 1, 2, 4, … that gives so few classes.
+        let width = longest.div_ceil(10).max(1).next_power_of_two();
+        let mut classes = vec![0usize; longest.div_ceil(width) as usize];
+        for length in &self.lengths {
+            if let Some(count) = classes.get_mut((length.saturating_sub(1) / width) as usize) {
+                *count += 1;
+            }
+        }
+        let most = classes.iter().copied().max().unwrap_or(1).max(1);
+        let digits = (classes.len() as u32 * width).to_string().len();
+        let line = |(class, count): (usize, &usize)| {
+            let (first, last) = (class as u32 * width + 1, (class as u32 + 1) * width);
+            let bar = "█".repeat((40 * count).div_ceil(most));
+            format!("{first:>digits$}–{last:<digits$} {bar:<40} {count}")
+        };
+        classes.iter().enumerate().map(line).collect()
+    }
+
     /// What it comes to, in sentences.
     fn summary(&self) -> Vec<String> {
         let SftCounts { read, overlong, tokens, supervised, longest } = self.counts;

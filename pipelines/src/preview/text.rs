@@ -6,9 +6,9 @@ use std::fmt::Write;
 /// How learned text is told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// Black on green.
+    /// Black on green; on yellow where a token does not count once.
     Colour,
-    /// Between ⟦ and ⟧.
+    /// Between ⟦ and ⟧, after its weight where a token does not count once: `⟦×0.5 …⟧`.
     Marks,
 }
 
@@ -18,10 +18,9 @@ pub fn text(preview: &Preview, style: Style) -> String {
     for line in preview.summary() {
         let _ = writeln!(out, "  {line}");
     }
-    let (open, close) = match style {
-        Style::Colour => ("\x1b[30;42m", "\x1b[0m"),
-        Style::Marks => ("⟦", "⟧"),
-    };
+    for line in preview.histogram() {
+        let _ = writeln!(out, "  {line}");
+    }
     for (number, sample) in preview.samples.iter().enumerate() {
         let _ = writeln!(
             out,
@@ -33,12 +32,15 @@ pub fn text(preview: &Preview, style: Style) -> String {
         );
         for piece in &sample.pieces {
             let shown = visible(&piece.text);
-            match (piece.learned, style) {
-                (false, _) => out += &shown,
-                (true, Style::Marks) => out += &format!("{open}{shown}{close}"),
+            let whole = piece.weight == 1.0;
+            match style {
+                _ if piece.weight == 0.0 => out += &shown,
+                Style::Marks if whole => out += &format!("⟦{shown}⟧"),
+                Style::Marks => out += &format!("⟦×{} {shown}⟧", piece.weight),
                 // Line by line, so that a pager keeps the colour where it belongs.
-                (true, Style::Colour) => {
-                    let lines: Vec<String> = shown.split('\n').map(|line| format!("{open}{line}{close}")).collect();
+                Style::Colour => {
+                    let open = if whole { "\x1b[30;42m" } else { "\x1b[30;43m" };
+                    let lines: Vec<String> = shown.split('\n').map(|line| format!("{open}{line}\x1b[0m")).collect();
                     out += &lines.join("\n");
                 }
             }

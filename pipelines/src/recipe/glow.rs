@@ -55,6 +55,9 @@ pub struct GlowTrain {
     /// Largest global norm of the gradient. Default none.
     #[serde(default)]
     pub clip: Option<f64>,
+    /// Decay of the exponential moving average of the weights; with it the average is what is evaluated and kept. Default none.
+    #[serde(default)]
+    pub ema: Option<f64>,
     /// `StepLr` counts epochs. Default `StepLr(every: 10, gamma: 0.9)`.
     #[serde(default = "GlowTrain::default_lr_schedule")]
     pub schedule: Schedule,

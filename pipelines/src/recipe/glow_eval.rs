@@ -135,7 +135,7 @@ pub(super) fn expand(recipe: &mut Recipe) {
                 folder_name(Path::new(&data.folder)).is_some_and(|name| name.eq_ignore_ascii_case(wanted))
                     || key.eq_ignore_ascii_case(wanted)
             }
-            DataSource::Chat(_) => false,
+            DataSource::Chat(_) | DataSource::SyntheticChats(_) => false,
         };
         recipe.data.iter().find(named).map(|(key, _)| Source::Data(key.clone()))
     };

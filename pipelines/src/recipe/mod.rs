@@ -39,8 +39,8 @@ pub use self::glow_eval::{GlowEval, SUB_DATASETS, Suite, Weights};
 pub use self::graph_questions::{GraphQuestionEval, GraphQuestions};
 pub use self::hub::{DataFormat, HubData, HubModel};
 pub use self::judge::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, ValueHeadTrain};
-pub use self::optim::{AdamW, Checkpoint, Dtype, Optim};
-pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Sft};
+pub use self::optim::{AdamW, Checkpoint, Decay, Dtype, Optim};
+pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Samples, Sft};
 pub use self::source::{DataSource, DecoderInit, EncoderInit, InitModel, ModelSource, Source, TokenizerSource};
 pub use self::stage::{Artifact, Stage, StageKind};
 use crate::device::DeviceSpec;
@@ -60,6 +60,11 @@ pub struct Recipe {
     /// What the stages compute on. Default `Auto`.
     #[serde(default)]
     pub device: DeviceSpec,
+    /// Devices that share every step of an `Sft` stage with `device`, such as `[Cuda(1), Cuda(2)]`: each holds the whole model and
+    /// computes some of the step's micro-batches (`micro_tokens` has to leave at least one for each), and the gradients are added
+    /// up. The result is that of one device, to rounding. `[Flex]` beside `Flex` takes turns on the same cores. Default none.
+    #[serde(default)]
+    pub further_devices: Vec<DeviceSpec>,
     /// Decides as the published implementation of GLOW does, wherever a stage leaves it open; a stage that says otherwise is
     /// an error. Default false. `hearth check --print` shows the outcome:
     ///

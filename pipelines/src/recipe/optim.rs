@@ -1,5 +1,6 @@
 //! Settings that every training stage has: optimizer, checkpoints, number format.
 
+use burn::module::ParamGroup;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
@@ -29,10 +30,23 @@ impl Optim {
 
     /// A fresh optimizer; the learning rate is given at every step.
     pub fn init(&self) -> ModuleOptimizer {
-        let AdamW { weight_decay, betas, eps, .. } = *self.config();
+        let AdamW { weight_decay, betas, eps, decay, lora_plus, .. } = *self.config();
         let betas = [betas.0 as f32, betas.1 as f32];
-        let decoupled = matches!(self, Self::AdamW(_));
-        FusedAdamW { betas, epsilon: eps as f32, weight_decay, decoupled }.into()
+        let optimizer = FusedAdamW {
+            betas,
+            epsilon: eps as f32,
+            weight_decay,
+            decoupled: matches!(self, Self::AdamW(_)),
+            spare_vectors: decay == Decay::Matrices,
+            rate_factor: 1.0,
+        };
+        match lora_plus {
+            None => optimizer.into(),
+            Some(ratio) => {
+                let second = FusedAdamW { rate_factor: ratio, ..optimizer.clone() };
+                ModuleOptimizer::from(optimizer).with_group(ParamGroup::from_predicate("lora_b"), second, None)
+            }
+        }
     }
 }
 
@@ -43,7 +57,7 @@ impl Optim {
 pub struct AdamW {
     /// Peak learning rate; the schedule scales it. No default.
     pub lr: f64,
-    /// Decay of every trained parameter, norms and biases included. Default 1e-4.
+    /// How much parameters shrink in a step, times the learning rate. Default 1e-4.
     #[serde(default = "AdamW::default_weight_decay")]
     pub weight_decay: f64,
     /// Decay rates of the two moment averages, each in [0, 1). Default (0.9, 0.999).
@@ -52,12 +66,37 @@ pub struct AdamW {
     /// Added to the denominator. Default 1e-8.
     #[serde(default = "AdamW::default_eps")]
     pub eps: f64,
+    /// What shrinks: `All` (as PyTorch's optimizer does by itself), or `Matrices`: no norms and biases (as transformers' trainer).
+    /// Default `All`.
+    #[serde(default)]
+    pub decay: Decay,
+    /// The learning rate of a LoRA adapter's second factor over that of the first (LoRA+, Hayou et al. 2024; 16 is usual). Default
+    /// none: the same rate for both.
+    #[serde(default)]
+    pub lora_plus: Option<f64>,
+}
+
+/// Which parameters weight decay shrinks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decay {
+    /// All that are trained.
+    #[default]
+    All,
+    /// Those of two or more dimensions.
+    Matrices,
 }
 
 impl AdamW {
     /// The defaults with a learning rate.
     pub fn new(lr: f64) -> Self {
-        Self { lr, weight_decay: Self::default_weight_decay(), betas: Self::default_betas(), eps: Self::default_eps() }
+        Self {
+            lr,
+            weight_decay: Self::default_weight_decay(),
+            betas: Self::default_betas(),
+            eps: Self::default_eps(),
+            decay: Decay::default(),
+            lora_plus: None,
+        }
     }
 
     fn default_weight_decay() -> f64 {
@@ -89,7 +128,8 @@ impl Default for Checkpoint {
     }
 }
 
-/// Number format of a frozen model's weights and of the computation with them. What is trained is always F32.
+/// Number format of the weights that compute. What is trained is always F32: adapters and heads as they are, whole models as masters
+/// beside weights in this format.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Dtype {
     /// 32-bit floats.

@@ -1,11 +1,13 @@
 //! Supervised fine-tuning of a decoder, and merging of what it trained.
 
 use burn_lora::LoraConfig;
+use burn_models::text::{EndOfTurn, Learn, Mask, Thinking};
 use datasets::sft::Packing;
 use serde::{Deserialize, Serialize};
 
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
 use super::source::Source;
+use crate::eval::AnswerMetric;
 use crate::learners::Recompute;
 use crate::train::{Direction, Schedule};
 
@@ -24,7 +26,8 @@ pub struct Sft {
     /// The adapter to train. Default none: all weights are trained.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
-    /// Number format of the frozen weights. Default F32.
+    /// Number format of the weights that compute. Where all are trained, those are copies of masters in F32 that take the updates, and
+    /// the model is written in this format. Default F32.
     #[serde(default)]
     pub dtype: Dtype,
     /// Passes over the data. Default 20.
@@ -36,6 +39,9 @@ pub struct Sft {
     /// Chats per optimizer step. Default 64.
     #[serde(default = "Sft::default_sequences_per_step")]
     pub sequences_per_step: usize,
+    /// In place of `sequences_per_step`, about so many tokens per optimizer step, a chat counting whole. Default none.
+    #[serde(default)]
+    pub tokens_per_step: Option<usize>,
     /// Tokens, padding included, that go through the model at once; a step is made of as many micro-batches as that
     /// takes. Default 32768.
     #[serde(default = "Sft::default_micro_tokens")]
@@ -52,12 +58,35 @@ pub struct Sft {
     /// How the turns are written. Default `ChatMl`.
     #[serde(default)]
     pub framing: Framing,
-    /// Written before every supervised answer, such as an empty thinking block. Default "".
+    /// What of a chat is learned: `Replies`, `LastReply`, `EachReply` (every reply as a sample of its own), `Everything`, or roles
+    /// with weights, `Roles({"assistant": 1.0, "tool": 0.1})`. Default `Replies`.
+    #[serde(default)]
+    pub learn: Learn,
+    /// What of the replies is only read: `Tags(["observation"])`, the parts between these tags; `TagTokens("observation")`, as the
+    /// code published with GAP finds them. Default `None`.
+    #[serde(default)]
+    pub mask: Mask,
+    /// What becomes of reasoning, `<think>…</think>`: `Template`, `Keep`, `StripEarlier`, `EmptyBlock`. Default `Template`: what the
+    /// framing makes of it.
+    #[serde(default)]
+    pub thinking: Thinking,
+    /// Written before every learned reply and not learned. Default "".
     #[serde(default)]
     pub assistant_prefix: String,
-    /// Whether the newline after an end-of-turn token is learned too. Default false.
+    /// How the end of a reply is learned: `Ignore`, `Token`, `TokenAndNewline`. Default `Token`.
     #[serde(default)]
-    pub supervise_trailing_newline: bool,
+    pub end_of_turn: EndOfTurn,
+    /// Whether what the framing writes before a learned reply is learned too. Default false.
+    #[serde(default)]
+    pub learn_header: bool,
+    /// Noise on the embeddings while training: uniform in ± α / √(L·D) for a chat of L tokens (NEFTune, Jain et al. 2023; 5 is
+    /// usual). Default none.
+    #[serde(default)]
+    pub neftune: Option<f64>,
+    /// Decay of the exponential moving average of the trained weights; with it the average is what is evaluated and kept. Default
+    /// none.
+    #[serde(default)]
+    pub ema: Option<f64>,
     /// Default `AdamW(lr: 5e-5, weight_decay: 1e-4, betas: (0.9, 0.95), eps: 1e-8)`.
     #[serde(default = "Sft::default_optim")]
     pub optim: Optim,
@@ -71,6 +100,10 @@ pub struct Sft {
     /// `val.jsonl`, else `test.jsonl`, of a folder. Default none.
     #[serde(default)]
     pub eval: Option<Evaluation>,
+    /// Answers some held-out chats in every evaluation, scores the answers, and keeps them in `samples/`; needs `eval`. Default
+    /// none.
+    #[serde(default)]
+    pub samples: Option<Samples>,
     /// Ends training when evaluation no longer improves; needs `eval`. Default none.
     #[serde(default)]
     pub early_stopping: Option<EarlyStopping>,
@@ -144,6 +177,25 @@ pub struct Evaluation {
     pub select_by: BestBy,
 }
 
+/// Answers that are generated in an evaluation, without sampling: each to the last learned part of a chat, behind all that stands
+/// before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Samples {
+    /// How many chats, from the beginning of what is held out. Default 16.
+    pub count: usize,
+    /// The most tokens of an answer. Default 128.
+    pub max_new_tokens: usize,
+    /// How an answer is scored: `ExactMatch`, `NormalizedMatch`, `TokenF1`. Default `ExactMatch`.
+    pub metric: AnswerMetric,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self { count: 16, max_new_tokens: 128, metric: AnswerMetric::default() }
+    }
+}
+
 /// The validation score that chooses the best step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BestBy {
@@ -152,6 +204,8 @@ pub enum BestBy {
     ValLoss,
     /// Highest share of right tokens; of right verdicts, for a value head.
     ValAccuracy,
+    /// Highest mean score of the generated answers; needs `samples`.
+    ValSamples,
 }
 
 impl BestBy {
@@ -160,6 +214,7 @@ impl BestBy {
         match self {
             Self::ValLoss => ("loss", Direction::Lowest),
             Self::ValAccuracy => ("accuracy", Direction::Highest),
+            Self::ValSamples => ("sample_score", Direction::Highest),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use burn_models::decoder::{Architecture, DecoderConfig};
 use burn_models::encoder::BertConfig;
 use datasets::synthetic::SyntheticConfig;
+use datasets::synthetic_chats::SyntheticChatsConfig;
 use serde::{Deserialize, Serialize};
 
 use super::hub::{HubData, HubModel};
@@ -206,6 +207,8 @@ pub enum DataSource {
     Flora(PathBuf),
     /// Generated FLORA records with planted rules.
     Synthetic(SyntheticConfig),
+    /// Generated chats that answer questions by searching, as GAP's do: replies with plans, searches and observations.
+    SyntheticChats(SyntheticChatsConfig),
     /// A file of chats, one `{"messages": […]}` per line; several by a pattern, `Chat("chats/*.jsonl")`; or a folder with
     /// `train.jsonl` and, to evaluate on, `val.jsonl` or `test.jsonl`. Shards and compression as for `Flora`.
     Chat(PathBuf),

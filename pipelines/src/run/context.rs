@@ -23,6 +23,8 @@ pub struct StageContext<'a> {
     pub run: &'a RunFolder,
     /// The device, without autodiff.
     pub device: Device,
+    /// The recipe's further devices, without autodiff.
+    pub further_devices: &'a [Device],
     /// The stage's number, from 1.
     pub number: usize,
     /// The number of stages.
@@ -190,6 +192,7 @@ impl StageContext<'_> {
             },
             Source::Data(key) => match self.recipe.data.get(key) {
                 Some(DataSource::Synthetic(config)) => text(serde_json::to_string(&(key, config))),
+                Some(DataSource::SyntheticChats(config)) => text(serde_json::to_string(&(key, config))),
                 _ => Ok(None),
             },
             _ => Ok(None),
@@ -212,6 +215,7 @@ impl StageContext<'_> {
                 DataSource::Flora(path) | DataSource::Chat(path) => Ok(path.clone()),
                 DataSource::Hub(hub) => self.fetched(&Repo::data(hub)),
                 DataSource::Synthetic(config) => sources::synthetic(self, key, config),
+                DataSource::SyntheticChats(config) => sources::chats(self, key, config),
             },
         }
     }

@@ -9,7 +9,7 @@ use crate::eval::UtilityOptions;
 use crate::eval::utility::workflows;
 use crate::learners::{Contrast, Epochs, GlowBatches, GlowData, GlowRecords, GlowTask, GlowTaskSettings};
 use crate::recipe::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak};
-use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, TrainState, fit, stream};
+use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Fitted, Hooks, TrainState, fit, stream};
 use burn::module::Module;
 use burn_models::glow::{GlowPredictor, Grouping};
 use datasets::Split;
@@ -151,6 +151,9 @@ fn supervise(
         schedule: stage.schedule.clone(),
         schedule_unit: steps_per_epoch,
         clip: stage.clip,
+        ema: stage.ema,
+        further_devices: Vec::new(),
+        compute_dtype: None,
         eval_every: Some(stage.eval_every_epochs * steps_per_epoch),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,
@@ -180,6 +183,6 @@ fn supervise(
     };
     let device = context.device.clone().autodiff();
     let task = GlowTask::new(predictor, settings);
-    let model = fit(task, stage.optim.init(), data, &device, &context.folder, options, keep)?;
+    let model = fit(task, stage.optim.init(), data, &device, &context.folder, options, Hooks::new(keep))?;
     Ok((model, steps_per_epoch))
 }

@@ -6,13 +6,12 @@ use super::error::Error;
 use super::graph_questions::TEST;
 use super::sft::adapter_folder;
 use crate::eval::graph_questions::{AnswerReport, AnsweredQuestion, extract_answer, score_answer};
-use crate::judge::learned_from;
 use crate::progress::bar;
 use crate::recipe::GraphQuestionEval;
 use crate::train::stop_requested;
 use burn_models::decoder::Decoder;
 use burn_models::generate::{FinishReason, GenerateConfig, Generation, SamplingConfig, generate};
-use burn_models::text::{ChatOptions, Message, SuperviseOptions, Tokenizer, Turns};
+use burn_models::text::{ChatOptions, Learn, Message, SuperviseOptions, Tokenizer};
 use datasets::Workflow;
 use datasets::atomic::AtomicFile;
 use datasets::graph_questions::{QuestionRecord, TaskType};
@@ -64,15 +63,15 @@ pub(super) fn run(context: &StageContext, stage: &GraphQuestionEval) -> Result<S
     };
     let options = SuperviseOptions {
         chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
-        turns: Turns::Last,
+        learn: Learn::LastReply,
         assistant_prefix: stage.assistant_prefix.clone(),
-        supervise_trailing_newline: false,
+        ..SuperviseOptions::default()
     };
     // The ids of the chat with its answer, up to the first that is learned: asked exactly as trained.
     let encode = |question: &Question| -> Result<Vec<u32>, Error> {
         let messages = [Message::user(question.prompt.clone()), Message::assistant(question.answer.clone())];
         let mut chat = tokenizer.supervised_chat(&messages, None, &options)?;
-        chat.ids.truncate(learned_from(&chat));
+        chat.ids.truncate(chat.prompt_len());
         Ok(chat.ids)
     };
     let prompts: Vec<Vec<u32>> = questions.par_iter().map(encode).collect::<Result<_, _>>()?;

@@ -23,6 +23,7 @@ mod results_csv;
 mod scout;
 mod scratch;
 mod sft;
+mod sft_samples;
 mod sources;
 mod targets;
 mod value_head;
@@ -43,6 +44,7 @@ pub(crate) use scout::{Scout, files_of};
 pub(crate) use sft::{files as sft_files, sample_options, step_plan, steps as sft_steps};
 pub(crate) use value_head::value_prompts;
 
+use crate::device::DeviceSpec;
 use crate::hub::Folders;
 use crate::recipe::{Recipe, Stage};
 use crate::report::{Manifest, Status, Timings};
@@ -79,8 +81,11 @@ pub enum RunEnd {
 /// # Errors
 /// See [`Error`]. A stage that fails leaves what it saved, and no manifest.
 pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<RunEnd, Error> {
-    let device =
-        recipe.device.init().map_err(|e| Error::Stage { stage: recipe.name.clone(), reason: e.to_string() })?;
+    let init = |device: &DeviceSpec| {
+        device.init().map_err(|e| Error::Stage { stage: recipe.name.clone(), reason: e.to_string() })
+    };
+    let device = init(&recipe.device)?;
+    let further_devices = recipe.further_devices.iter().map(init).collect::<Result<Vec<_>, _>>()?;
     let run = RunFolder::open(recipe.run_dir())?;
     datasets::atomic::write_file(run.path().join("recipe.ron"), source.as_bytes())?;
     write_json(&run.path().join("plan.json"), recipe)?;
@@ -100,6 +105,7 @@ pub fn execute(recipe: &Recipe, source: &str, options: &RunOptions) -> Result<Ru
             recipe,
             run: &run,
             device: device.clone(),
+            further_devices: &further_devices,
             number: index + 1,
             total,
             name: name.clone(),

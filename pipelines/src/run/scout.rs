@@ -66,6 +66,7 @@ impl Scout {
                 recipe: context.recipe,
                 run: context.run,
                 device: context.device.clone(),
+                further_devices: context.further_devices,
                 number: context.number,
                 total: context.total,
                 name: context.name.clone(),
@@ -123,6 +124,8 @@ impl Scout {
             recipe: &self.recipe,
             run: &self.run,
             device: self.device.clone(),
+            // Measured on one device.
+            further_devices: &[],
             number: index + 1,
             total: self.recipe.stages.len(),
             folder: self.run.stage(index + 1, &name)?,

@@ -4,18 +4,22 @@ use super::context::{StageContext, StageEnd};
 use super::error::Error;
 use super::graph_questions::TRAIN;
 use super::merge_lora::copy_tokenizer;
-use crate::learners::{CausalLm, LmBatches};
-use crate::recipe::{BestBy, Sft};
-use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, fit, stream};
+use super::sft_samples::{SCORE, SampleAnswers};
+use crate::learners::{CausalLm, LmBatches, Neftune};
+use crate::recipe::{BestBy, Dtype, Sft};
+use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Hooks, TrainState, fit, stream};
 use burn::module::Module;
+use burn::tensor::FloatDType;
 use burn_models::decoder::{Decoder, SaveModel};
-use burn_models::text::{ChatOptions, SuperviseOptions, Tokenizer, Turns};
+use burn_models::text::{ChatOptions, SuperviseOptions, Tokenizer};
 use datasets::Split;
 use datasets::sft::{PlanConfig, SftDataset, SftOptions, StepPlan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Answers of the model in training, in the stage's folder.
+const SAMPLES: &str = "samples";
 /// The adapter in the stage's folder.
 const ADAPTER: &str = "adapter";
 /// The whole model in the stage's folder, where no adapter was trained.
@@ -32,9 +36,12 @@ pub(crate) fn sample_options(stage: &Sft, positions: usize) -> SftOptions {
     SftOptions {
         supervise: SuperviseOptions {
             chat: ChatOptions { framing: stage.framing.into(), ..ChatOptions::default() },
-            turns: Turns::All,
+            learn: stage.learn.clone(),
+            mask: stage.mask.clone(),
+            thinking: stage.thinking,
             assistant_prefix: stage.assistant_prefix.clone(),
-            supervise_trailing_newline: stage.supervise_trailing_newline,
+            end_of_turn: stage.end_of_turn,
+            learn_header: stage.learn_header,
         },
         max_length: Some(stage.max_length.min(positions)),
         ..SftOptions::default()
@@ -43,8 +50,9 @@ pub(crate) fn sample_options(stage: &Sft, positions: usize) -> SftOptions {
 
 /// Which samples go into which step.
 pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, seed: u64) -> datasets::Result<StepPlan> {
-    let Sft { sequences_per_step, micro_tokens, packing, .. } = *stage;
-    StepPlan::new(data, PlanConfig { sequences_per_step, micro_tokens, packing }, stream(seed, "data", &[]))
+    let Sft { sequences_per_step, tokens_per_step, micro_tokens, packing, .. } = *stage;
+    let config = PlanConfig { sequences_per_step, tokens_per_step, micro_tokens, packing };
+    StepPlan::new(data, config, stream(seed, "data", &[]))
 }
 
 /// Optimizer steps of the whole stage, unless it stops early.
@@ -56,9 +64,12 @@ pub(crate) fn steps(stage: &Sft, per_epoch: usize) -> usize {
 pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error> {
     let base = context.model_folder("model", &stage.model)?;
     let (train_files, valid_files) = files(context, stage)?;
-    let tokenizer = Tokenizer::from_folder(&base)?;
+    let tokenizer = Arc::new(Tokenizer::from_folder(&base)?);
     let device = context.device.clone().autodiff();
-    let decoder = Decoder::from_folder(&base, stage.dtype.into(), &device)?;
+    // All weights that are trained are f32; steps in another format are computed with copies.
+    let mixed = stage.lora.is_none() && stage.dtype != Dtype::F32;
+    let loaded = if mixed { Dtype::F32 } else { stage.dtype };
+    let decoder = Decoder::from_folder(&base, loaded.into(), &device)?;
     tokenizer.fits(decoder.config().vocab_size)?;
     let seed = context.recipe.seed;
     let decoder = match &stage.lora {
@@ -81,19 +92,22 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     let train_plan = plan(&train)?;
     let steps_per_epoch = train_plan.steps_per_epoch();
     let steps = steps(stage, steps_per_epoch);
+    let width = decoder.config().hidden_size;
+    let noise = stage.neftune.map(|alpha| Neftune { alpha, width });
     let batches = |data: Arc<SftDataset>, plan: StepPlan, len: usize| LmBatches {
         data,
         plan,
         pad_id: tokenizer.fill_id(),
         vocab_size: vocab,
         seed: stream(seed, "dropout", &[]),
+        noise: None,
         len,
     };
     let valid: LmBatches = match (&stage.eval, &valid_files) {
         (Some(eval), Some(files)) => {
             let data = SftDataset::from_chats(files, &tokenizer, &options)?;
             let valid_plan = plan(&data)?;
-            let most = eval.max_records.map_or(usize::MAX, |n| n.div_ceil(stage.sequences_per_step).max(1));
+            let most = eval.max_records.map_or(usize::MAX, |n| valid_plan.steps_for(n));
             let count = valid_plan.steps_per_epoch().min(most);
             batches(Arc::new(data), valid_plan, count)
         }
@@ -116,6 +130,9 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         schedule: stage.schedule.clone(),
         schedule_unit: 1,
         clip: stage.clip,
+        ema: stage.ema,
+        compute_dtype: mixed.then(|| stage.dtype.into()),
+        further_devices: context.further_devices.iter().map(|device| device.clone().autodiff()).collect(),
         eval_every: stage.eval.as_ref().map(|e| e.every_steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,
@@ -123,16 +140,24 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         tie_break_by_loss: false,
         early_stopping: rule,
     };
-    let output = Output { base: base.clone(), folder: context.folder.clone(), lora: stage.lora.is_some() };
+    let written = mixed.then(|| stage.dtype.into());
+    let output =
+        Output { base: base.clone(), folder: context.folder.clone(), lora: stage.lora.is_some(), dtype: written };
     let keep_best = {
         let output = output.clone();
         move |task: &CausalLm, _: &TrainState| {
             output.write(&task.decoder).map_err(|e| crate::train::Error::Keep(Box::new(e)))
         }
     };
-    let data = FitData { train: Arc::new(batches(train, train_plan, steps)), valid: Arc::new(valid) };
+    let mut hooks = Hooks::new(keep_best);
+    if let Some(samples) = &stage.samples {
+        let samples = SampleAnswers::new(samples, &valid.data, &tokenizer, context.folder.join(SAMPLES))?;
+        hooks = hooks.with_scores(SCORE, move |task: &CausalLm, step| samples.score(&task.decoder, step));
+    }
+    let train = LmBatches { noise, ..batches(train, train_plan, steps) };
+    let data = FitData { train: Arc::new(train), valid: Arc::new(valid) };
     let task = CausalLm { decoder, recompute: stage.recompute };
-    let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, fit_options, keep_best)?;
+    let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, fit_options, hooks)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
     }
@@ -161,6 +186,8 @@ struct Output {
     base: PathBuf,
     folder: PathBuf,
     lora: bool,
+    /// Number format of a whole model, if not that of its parameters.
+    dtype: Option<FloatDType>,
 }
 
 impl Output {
@@ -174,7 +201,7 @@ impl Output {
             let base = std::fs::canonicalize(&self.base).map_err(Error::io(&self.base))?;
             return Ok(decoder.save_adapter(&target, Some(&base.to_string_lossy()))?);
         }
-        decoder.save(&target, &SaveModel { dtype: None, shard_bytes: Some(4 << 30) })?;
+        decoder.save(&target, &SaveModel { dtype: self.dtype, shard_bytes: Some(4 << 30) })?;
         copy_tokenizer(&self.base, &target)
     }
 }

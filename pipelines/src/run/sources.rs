@@ -11,6 +11,7 @@ use burn_models::decoder::{DecoderConfig, SaveModel};
 use burn_models::encoder::{BertConfig, SentenceEncoder, SentenceOptions};
 use burn_models::text::{Builtin, Tokenizer};
 use datasets::synthetic::{Synthetic, SyntheticConfig};
+use datasets::synthetic_chats::SyntheticChatsConfig;
 use std::path::{Path, PathBuf};
 
 /// Written last: says what the folder was made from.
@@ -40,6 +41,15 @@ pub(super) fn synthetic(context: &StageContext, key: &str, config: &SyntheticCon
     let seed = context.recipe.seed;
     let settings = serde_json::json!({ "synthetic": config, "seed": seed });
     make(context, &folder, &settings, |folder| Ok(Synthetic::generate(config, seed)?.write(folder)?))?;
+    Ok(folder)
+}
+
+/// The folder of generated chats.
+pub(super) fn chats(context: &StageContext, key: &str, config: &SyntheticChatsConfig) -> Result<PathBuf, Error> {
+    let folder = context.run.path().join("sources").join(key);
+    let seed = context.recipe.seed;
+    let settings = serde_json::json!({ "synthetic chats": config, "seed": seed });
+    make(context, &folder, &settings, |folder| Ok(config.write(folder, seed)?))?;
     Ok(folder)
 }
 

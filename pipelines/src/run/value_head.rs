@@ -13,7 +13,7 @@ use super::judge_data::JudgeData;
 use crate::judge::JudgeEncoder;
 use crate::learners::{Epochs, JudgedPrompts, Recompute, ValueBatches, ValueTask};
 use crate::recipe::{BestBy, JudgePrompt, Truncation, ValueHeadTrain};
-use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, TrainState, fit, stream};
+use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Hooks, TrainState, fit, stream};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_models::Error as ModelError;
@@ -92,6 +92,9 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
         schedule: stage.schedule.clone(),
         schedule_unit: 1,
         clip: stage.clip,
+        ema: None,
+        further_devices: Vec::new(),
+        compute_dtype: None,
         eval_every: stage.eval.as_ref().map(|e| e.every_steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,
@@ -114,7 +117,7 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
         }
     };
     let data = FitData { train: Arc::new(train), valid: Arc::new(valid) };
-    let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, options, keep_best)?;
+    let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, options, Hooks::new(keep_best))?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
     }

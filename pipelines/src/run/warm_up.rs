@@ -4,7 +4,7 @@ use super::context::StageContext;
 use super::error::Error;
 use crate::learners::{Epochs, GlowData, WarmupBatches, WarmupTask};
 use crate::recipe::{GlowTrain, Warmup, WarmupSampling};
-use crate::train::{Direction, EarlyStopping, FitData, FitOptions, Fitted, fit, stream};
+use crate::train::{Direction, EarlyStopping, FitData, FitOptions, Fitted, Hooks, fit, stream};
 use burn_models::glow::GlowPredictor;
 use datasets::sampler::Sampler;
 use std::collections::BTreeSet;
@@ -53,6 +53,9 @@ pub(super) fn warm_up(
         schedule: warmup.schedule.clone(),
         schedule_unit: 1,
         clip: None,
+        ema: None,
+        further_devices: Vec::new(),
+        compute_dtype: None,
         eval_every: Some(warmup.steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,
@@ -63,7 +66,7 @@ pub(super) fn warm_up(
     let task = WarmupTask::new(predictor, warmup.node_weight, warmup.adj_weight);
     let folder = context.folder.join("warmup");
     let device = context.device.clone().autodiff();
-    Ok(fit(task, warmup.optim.init(), data, &device, &folder, options, |_, _| Ok(()))?)
+    Ok(fit(task, warmup.optim.init(), data, &device, &folder, options, Hooks::new(|_, _| Ok(())))?)
 }
 
 /// The adjacency AUC at the end of a warm-up; `None` where the validation split's graphs have no edge, or every edge.

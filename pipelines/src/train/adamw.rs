@@ -15,6 +15,10 @@ pub struct FusedAdamW {
     pub weight_decay: f64,
     /// Whether λ shrinks the weight beside the step (AdamW) or is an L2 penalty in the gradient (Adam).
     pub decoupled: bool,
+    /// Whether parameters of one dimension, norms and biases, are spared it.
+    pub spare_vectors: bool,
+    /// What the learning rate is multiplied by.
+    pub rate_factor: f64,
 }
 
 impl Optimizer for FusedAdamW {
@@ -31,7 +35,11 @@ impl Optimizer for FusedAdamW {
             Some(AdamWState { momentum }) => (momentum.time + 1, [momentum.moment_1, momentum.moment_2]),
             None => (1, [grad.zeros_like(), grad.zeros_like()]),
         };
-        let Self { betas, epsilon, mut weight_decay, decoupled } = *self;
+        let Self { betas, epsilon, mut weight_decay, decoupled, spare_vectors, rate_factor } = *self;
+        let rate = rate * rate_factor;
+        if spare_vectors && D == 1 {
+            weight_decay = 0.0;
+        }
         let grad = match decoupled || weight_decay == 0.0 {
             true => grad,
             false => grad + tensor.clone() * std::mem::take(&mut weight_decay),

@@ -1,10 +1,11 @@
 //! Checkpoints that are whole or not there.
 //!
 //! `checkpoints/step-00000123/` holds `model.bpk` (trainable parameters only: a frozen base is not written again),
-//! `optimizer.bpk` and `state.json`. The folder is written under a temporary name, flushed to disk and renamed, and
-//! `state.json` carries the BLAKE3 hash of the other two files, so a torn or damaged checkpoint is never loaded: the one before it
+//! `optimizer.bpk`, with an average of the parameters `average.bpk`, and `state.json`. The folder is written under a temporary name, flushed to disk and renamed, and
+//! `state.json` carries the BLAKE3 hashes of the other files, so a torn or damaged checkpoint is never loaded: the one before it
 //! is.
 
+use super::average::Average;
 use super::early_stopping::EarlyStopping;
 use super::error::Error;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
@@ -46,6 +47,7 @@ pub struct Checkpoints {
 
 const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
+const AVERAGE: &str = "average.bpk";
 const STATE: &str = "state.json";
 
 impl Checkpoints {
@@ -54,11 +56,17 @@ impl Checkpoints {
         Self { folder: folder.into(), keep: keep.max(1) }
     }
 
-    /// Writes the trainable parameters of `model`, its optimizer and the state.
+    /// Writes the trainable parameters of `model`, their average where there is one, the optimizer and the state.
     ///
     /// # Errors
     /// [`Error::Io`] where the disk refuses; nothing is left under the checkpoint's name then.
-    pub fn save<M: Module>(&self, model: &M, optimizer: &ModuleOptimizer, state: &TrainState) -> Result<(), Error> {
+    pub fn save<M: Module>(
+        &self,
+        model: &M,
+        average: Option<&Average>,
+        optimizer: &ModuleOptimizer,
+        state: &TrainState,
+    ) -> Result<(), Error> {
         let target = self.folder.join(format!("step-{:08}", state.step));
         let scratch = self.folder.join(format!(".step-{:08}.partial", state.step));
         let io = |e| Error::io(&scratch)(e);
@@ -69,12 +77,17 @@ impl Checkpoints {
 
         let record_failed =
             |e: burn::store::RecordError| Error::Checkpoint { path: target.clone(), reason: e.to_string() };
-        let record = model.clone().into_record_group(trainable(model));
-        record.save(scratch.join(MODEL)).map_err(record_failed)?;
+        let mut names = vec![MODEL, OPTIMIZER];
+        model.clone().into_record_group(trainable(model)).save(scratch.join(MODEL)).map_err(record_failed)?;
         optimizer.to_record().save(scratch.join(OPTIMIZER)).map_err(record_failed)?;
+        if let Some(average) = average {
+            let record = average.apply(model).into_record_group(trainable(model));
+            record.save(scratch.join(AVERAGE)).map_err(record_failed)?;
+            names.push(AVERAGE);
+        }
 
         let mut files = BTreeMap::new();
-        for name in [MODEL, OPTIMIZER] {
+        for name in names {
             files.insert(name.to_string(), hash(&scratch.join(name))?);
             File::open(scratch.join(name)).and_then(|f| f.sync_all()).map_err(io)?;
         }
@@ -92,7 +105,7 @@ impl Checkpoints {
     }
 
     /// The newest checkpoint that is whole, loaded into `model` and `optimizer`; `None` where there is none. Damaged ones are
-    /// passed over with a warning.
+    /// passed over with a warning. The second model has the averages, where the checkpoint holds some.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where a whole checkpoint does not fit the model.
@@ -100,24 +113,27 @@ impl Checkpoints {
         &self,
         model: M,
         optimizer: ModuleOptimizer,
-    ) -> Result<(M, ModuleOptimizer, Option<TrainState>), Error> {
+    ) -> Result<(M, Option<M>, ModuleOptimizer, Option<TrainState>), Error> {
         for folder in self.list().into_iter().rev() {
-            let state = match verify(&folder) {
-                Ok(state) => state,
+            let (state, averaged) = match verify(&folder) {
+                Ok(StateFile { state, files }) => (state, files.contains_key(AVERAGE)),
                 Err(reason) => {
                     tracing::warn!("{}: {reason}; using the checkpoint before it", folder.display());
                     continue;
                 }
             };
             let wrong = |reason: String| Error::Checkpoint { path: folder.clone(), reason };
-            let record = ModuleRecord::load(folder.join(MODEL)).map_err(|e| wrong(e.to_string()))?;
-            let model = model
-                .try_load_record(record.allow_partial(true))
-                .map_err(|e| wrong(format!("the model of the recipe is another one ({e})")))?;
+            let load = |name: &str| {
+                let record = ModuleRecord::load(folder.join(name)).map_err(|e| wrong(e.to_string()))?;
+                let loaded = model.clone().try_load_record(record.allow_partial(true));
+                loaded.map_err(|e| wrong(format!("the model of the recipe is another one ({e})")))
+            };
+            let average = averaged.then(|| load(AVERAGE)).transpose()?;
+            let model = load(MODEL)?;
             let record = OptimizerRecord::load(folder.join(OPTIMIZER)).map_err(|e| wrong(e.to_string()))?;
-            return Ok((model, optimizer.load_record(record), Some(state)));
+            return Ok((model, average, optimizer.load_record(record), Some(state)));
         }
-        Ok((model, optimizer, None))
+        Ok((model, None, optimizer, None))
     }
 
     /// The folders of finished checkpoints, oldest first.
@@ -144,16 +160,18 @@ impl Checkpoints {
 }
 
 /// Reads `state.json` and compares the hashes of the other files.
-fn verify(folder: &Path) -> Result<TrainState, String> {
+fn verify(folder: &Path) -> Result<StateFile, String> {
     let text = fs::read_to_string(folder.join(STATE)).map_err(|e| format!("{STATE}: {e}"))?;
     let file: StateFile = serde_json::from_str(&text).map_err(|e| format!("{STATE}: {e}"))?;
-    for name in [MODEL, OPTIMIZER] {
-        let want = file.files.get(name).ok_or_else(|| format!("{STATE} does not list {name}"))?;
+    if let Some(name) = [MODEL, OPTIMIZER].into_iter().find(|name| !file.files.contains_key(*name)) {
+        return Err(format!("{STATE} does not list {name}"));
+    }
+    for (name, want) in file.files.iter().filter(|(name, _)| [MODEL, OPTIMIZER, AVERAGE].contains(&name.as_str())) {
         if hash(&folder.join(name)).map_err(|e| e.to_string())? != *want {
             return Err(format!("{name} is damaged (its hash is not the one in {STATE})"));
         }
     }
-    Ok(file.state)
+    Ok(file)
 }
 
 fn hash(path: &Path) -> Result<String, Error> {

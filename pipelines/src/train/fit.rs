@@ -1,5 +1,6 @@
 //! One training stage from start to end.
 
+use super::average::Average;
 use super::batches::{BatchLoader, Batches};
 use super::checkpoint::{Checkpoints, TrainState};
 use super::early_stopping::EarlyStopping;
@@ -10,7 +11,7 @@ use super::strategy::{Run, StepStrategy};
 use super::terminal;
 use crate::report::MetricsLog;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::{InferenceStep, Interrupter, Learner, SupervisedTraining, TrainStep, TrainingStrategy};
 use std::path::Path;
@@ -33,6 +34,14 @@ pub struct FitOptions {
     pub schedule_unit: usize,
     /// Largest norm of all gradients together; `None`: not clipped.
     pub clip: Option<f64>,
+    /// Decay of the exponential moving average of the trained parameters, which is then what is evaluated and kept ([`Average`]);
+    /// `None`: the parameters themselves.
+    pub ema: Option<f64>,
+    /// Devices with autodiff that share the work of every step with the model's own.
+    pub further_devices: Vec<Device>,
+    /// Number format of copies of the parameters that the steps are computed with, beside the parameters that are updated; `None`: no
+    /// copies.
+    pub compute_dtype: Option<FloatDType>,
     /// Steps between two evaluations; `None`: no evaluation.
     pub eval_every: Option<usize>,
     /// Steps between two checkpoints; `None`: only at the end and when stopped.
@@ -58,7 +67,7 @@ pub enum FitOutcome {
 
 /// A trained model and how it came about.
 pub struct Fitted<M> {
-    /// The model after the last step, without autodiff.
+    /// The model after the last step (its average, with [`FitOptions::ema`]), without autodiff.
     pub model: M,
     /// How the stage ended.
     pub outcome: FitOutcome,
@@ -66,6 +75,41 @@ pub struct Fitted<M> {
     pub state: TrainState,
     /// Seconds of training before this process continued it.
     pub earlier_seconds: f64,
+}
+
+/// What a stage does with an evaluated model.
+pub struct Hooks<M> {
+    pub(crate) best: Best<M>,
+    pub(crate) further: Option<Further<M>>,
+}
+
+/// Called with the model whenever it is the best so far.
+type Best<M> = Box<dyn FnMut(&M, &TrainState) -> Result<(), Error> + Send>;
+/// Scores of a model after a step.
+type Score<M> = Box<dyn FnMut(&M, usize) -> Result<Vec<f64>, Error> + Send>;
+
+/// Scores that are not means over batches, such as those of generated answers.
+pub(crate) struct Further<M> {
+    pub(crate) specs: &'static [MetricSpec],
+    pub(crate) score: Score<M>,
+}
+
+impl<M> Hooks<M> {
+    /// Calls `best` with the model whenever an evaluation finds it the best so far.
+    pub fn new(best: impl FnMut(&M, &TrainState) -> Result<(), Error> + Send + 'static) -> Self {
+        Self { best: Box::new(best), further: None }
+    }
+
+    /// Also calls `score` in every evaluation, with the model without autodiff and the step; its values are those of `specs`, in
+    /// their order.
+    pub fn with_scores(
+        mut self,
+        specs: &'static [MetricSpec],
+        score: impl FnMut(&M, usize) -> Result<Vec<f64>, Error> + Send + 'static,
+    ) -> Self {
+        self.further = Some(Further { specs, score: Box::new(score) });
+        self
+    }
 }
 
 /// The values that the strategy adds to a task's scores while training.
@@ -85,7 +129,6 @@ pub struct FitData<M: Task> {
 }
 
 /// Trains `model` (made on the autodiff `device`) over all batches, continuing from the newest whole checkpoint in `folder`.
-/// `best` is called with the model whenever an evaluation finds it the best so far.
 ///
 /// Files in `folder`: `checkpoints/`, `metrics.jsonl`, `metrics.csv`, and `not-finite-records.json` after a bad step.
 ///
@@ -98,7 +141,7 @@ pub fn fit<M: Task>(
     device: &Device,
     folder: &Path,
     options: FitOptions,
-    best: impl FnMut(&M, &TrainState) -> Result<(), Error> + Send + 'static,
+    hooks: Hooks<M>,
 ) -> Result<Fitted<M>, Error> {
     let total_steps = data.train.len();
     if total_steps == 0 {
@@ -109,7 +152,8 @@ pub fn fit<M: Task>(
     }
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let checkpoints = Checkpoints::new(folder.join("checkpoints"), options.keep);
-    let (model, optimizer, state) = checkpoints.load(model, optimizer)?;
+    let (model, averaged, optimizer, state) = checkpoints.load(model, optimizer)?;
+    let average = options.ema.map(|decay| Average::of(averaged.as_ref().unwrap_or(&model), decay));
     let state = state.unwrap_or(TrainState {
         step: 0,
         early_stopping: options.early_stopping.clone(),
@@ -125,13 +169,9 @@ pub fn fit<M: Task>(
     let interrupter = Interrupter::new();
     let renderer = terminal::renderer(interrupter.clone(), total_steps, state.step);
     let windows = options.eval_every.map_or(1, |every| total_steps.div_ceil(every));
-    let run = Arc::new(Mutex::new(Run {
-        optimizer: Some(optimizer.clone()),
-        state,
-        log,
-        result: None,
-        best: Box::new(best),
-    }));
+    let further = hooks.further.as_ref().map_or(&[][..], |further| further.specs);
+    let run =
+        Arc::new(Mutex::new(Run { optimizer: Some(optimizer.clone()), state, average, log, result: None, hooks }));
     let records = data.train.clone();
     let strategy = StepStrategy {
         device: device.clone(),
@@ -157,7 +197,7 @@ pub fn fit<M: Task>(
             training = training.metric_valid_numeric(ScoreMetric::new(*spec));
         }
     }
-    for spec in M::SUMMARY.iter().filter(|_| options.eval_every.is_some()) {
+    for spec in M::SUMMARY.iter().chain(further).filter(|_| options.eval_every.is_some()) {
         training = training.metric_valid_numeric(ScoreMetric::new(*spec));
     }
     for spec in TRAIN_METRICS {

@@ -9,6 +9,7 @@
 //! - clipping by the norm of *all* gradients (Burn clips each parameter by itself);
 //! - micro-batches whose gradients are summed with the weights of the whole step, so that an accumulated step equals one
 //!   big batch, token for token;
+//! - several devices on one step, which equals the step of one device to rounding, and steps in bf16 on masters in f32;
 //! - one device synchronisation per step: loss, scores and gradient norm come back in one read;
 //! - scores that only a whole evaluation has, such as the quality of a ranking ([`Task::summarize`]);
 //! - a step whose loss or gradient is not finite stops the stage before it reaches the weights, and writes down which
@@ -18,9 +19,11 @@
 //! to be saved: a continued run repeats the uninterrupted one bit for bit on a CPU device.
 
 mod adamw;
+mod average;
 mod batches;
 mod checkpoint;
 mod clip;
+mod copies;
 mod early_stopping;
 mod error;
 mod fit;
@@ -30,15 +33,17 @@ mod scores;
 mod seeds;
 mod strategy;
 mod terminal;
+mod trained;
 
 pub use adamw::FusedAdamW;
+pub use average::Average;
 pub use batches::{BatchLoader, Batches};
 pub use checkpoint::{Checkpoints, TrainState};
 pub use clip::{gradient_norm, scale_gradients};
 pub use early_stopping::{Direction, EarlyStopping, Verdict};
 pub use error::Error;
-pub use fit::{FitData, FitOptions, FitOutcome, Fitted, fit};
-pub use schedule::Schedule;
+pub use fit::{FitData, FitOptions, FitOutcome, Fitted, Hooks, fit};
+pub use schedule::{DecayShape, Schedule};
 pub use scores::{MetricSpec, Scores, Task};
 pub use seeds::stream;
 pub use strategy::StepStrategy;

@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// The same rate throughout, after a linear warm-up.
     Constant {
-        /// Share of all steps spent on the warm-up, in [0, 1].
+        /// Warm-up: a share of all steps below 1, or a number of steps from 1 on.
         #[serde(default)]
         warmup: f64,
     },
     /// Linear warm-up from 0, then half a cosine down to `min_lr`:
     /// `min + (lr − min)·½(1 + cos(π(s − W)/(T − W)))` with `W = ⌈warmup·T⌉`.
     WarmupCosine {
-        /// Share of all steps spent on the warm-up, in [0, 1].
+        /// Warm-up: a share of all steps below 1, or a number of steps from 1 on.
         #[serde(default = "three_percent")]
         warmup: f64,
         /// The rate at the end.
@@ -26,7 +26,7 @@ pub enum Schedule {
     },
     /// Linear warm-up from 0, then linearly down to `min_lr`.
     WarmupLinear {
-        /// Share of all steps spent on the warm-up, in [0, 1].
+        /// Warm-up: a share of all steps below 1, or a number of steps from 1 on.
         #[serde(default = "three_percent")]
         warmup: f64,
         /// The rate at the end.
@@ -35,12 +35,28 @@ pub enum Schedule {
     },
     /// Linear warm-up from 0, then a power of what is left, down to `min_lr`: `min + (lr − min)·(1 − (s − W)/(T − W))^power`.
     WarmupPolynomial {
-        /// Share of all steps spent on the warm-up, in [0, 1].
+        /// Warm-up: a share of all steps below 1, or a number of steps from 1 on.
         #[serde(default = "three_percent")]
         warmup: f64,
         /// The exponent; 1 is a straight line.
         #[serde(default = "one")]
         power: f64,
+        /// The rate at the end.
+        #[serde(default)]
+        min_lr: f64,
+    },
+    /// Linear warm-up from 0, then `lr` until the decay begins, then down to `min_lr` along `shape` (warm-up, stable, decay; Hu et
+    /// al. 2024).
+    WarmupStableDecay {
+        /// Warm-up: a share of all steps below 1, or a number of steps from 1 on.
+        #[serde(default = "three_percent")]
+        warmup: f64,
+        /// The decay at the end: a share of all steps below 1, or a number of steps from 1 on.
+        #[serde(default = "ten_percent")]
+        decay: f64,
+        /// How the rate falls.
+        #[serde(default)]
+        shape: DecayShape,
         /// The rate at the end.
         #[serde(default)]
         min_lr: f64,
@@ -52,6 +68,22 @@ pub enum Schedule {
         /// The factor, in (0, 1].
         gamma: f64,
     },
+}
+
+/// How a learning rate falls from its peak, with p the part of the decay that is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecayShape {
+    /// `1 − p`.
+    #[default]
+    Linear,
+    /// `½(1 + cos πp)`.
+    Cosine,
+    /// `1 − √p`.
+    OneMinusSqrt,
+}
+
+fn ten_percent() -> f64 {
+    0.1
 }
 
 fn three_percent() -> f64 {
@@ -66,7 +98,7 @@ impl Schedule {
     /// The rate of step `step` (from 0) out of `total`, for the base rate `lr`; `unit` is the number of steps that
     /// [`Schedule::StepLr`] counts as one.
     pub fn rate(&self, lr: f64, step: usize, total: usize, unit: usize) -> f64 {
-        let warm = |share: f64| (share * total as f64).ceil() as usize;
+        let warm = |length: f64| steps(length, total);
         let decay = |warmup: f64, shape: &dyn Fn(f64) -> f64, min: f64| {
             let warmup = warm(warmup);
             if step < warmup {
@@ -85,9 +117,27 @@ impl Schedule {
             Schedule::WarmupPolynomial { warmup, power, min_lr } => {
                 decay(warmup, &|part| (1.0 - part).powf(power), min_lr)
             }
+            Schedule::WarmupStableDecay { warmup, decay: length, shape, min_lr } => {
+                let start = total.saturating_sub(warm(length)).max(warm(warmup));
+                if step < start {
+                    return decay(warmup, &|_| 1.0, 0.0);
+                }
+                let part = ((step - start) as f64 / total.saturating_sub(start).max(1) as f64).min(1.0);
+                let left = match shape {
+                    DecayShape::Linear => 1.0 - part,
+                    DecayShape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * part).cos()),
+                    DecayShape::OneMinusSqrt => 1.0 - part.sqrt(),
+                };
+                min_lr + (lr - min_lr) * left
+            }
             Schedule::StepLr { every, gamma } => lr * gamma.powi((step / unit.max(1) / every.max(1)) as i32),
         }
     }
+}
+
+/// A length in steps: a share of `total` below 1, rounded up, or a number of steps from 1 on.
+fn steps(length: f64, total: usize) -> usize {
+    (if length < 1.0 { length * total as f64 } else { length }).ceil() as usize
 }
 
 #[cfg(test)]
@@ -148,6 +198,29 @@ mod tests {
         }
         for (step, want) in [(15, 5e-6), (30, 1e-5), (515, 2.575e-6), (1000, 1e-7)] {
             close(s(2.0).rate(1e-5, step, 1000, 1), want);
+        }
+    }
+
+    #[test]
+    fn warm_up_stable_and_decay() {
+        let s = |shape| Schedule::WarmupStableDecay { warmup: 10.0, decay: 0.2, shape, min_lr: 0.1 };
+        for (step, want) in [(0, 0.0), (5, 0.5), (10, 1.0), (79, 1.0), (80, 1.0), (90, 0.55), (100, 0.1)] {
+            close(s(DecayShape::Linear).rate(1.0, step, 100, 1), want);
+        }
+        close(s(DecayShape::Cosine).rate(1.0, 90, 100, 1), 0.55);
+        close(s(DecayShape::OneMinusSqrt).rate(1.0, 85, 100, 1), 0.55);
+        // Steps and shares say the same.
+        let shares = Schedule::WarmupStableDecay { warmup: 0.1, decay: 20.0, shape: DecayShape::Linear, min_lr: 0.1 };
+        for step in 0..=100 {
+            close(shares.rate(1.0, step, 100, 1), s(DecayShape::Linear).rate(1.0, step, 100, 1));
+        }
+    }
+
+    #[test]
+    fn warm_up_in_steps() {
+        let steps = Schedule::WarmupLinear { warmup: 50.0, min_lr: 0.0 };
+        for (step, want) in [(0, 0.0), (25, 0.5), (50, 1.0), (525, 0.5), (1000, 0.0)] {
+            close(steps.rate(1.0, step, 1000, 1), want);
         }
     }
 

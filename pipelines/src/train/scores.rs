@@ -1,7 +1,7 @@
 //! What a step reports, and how burn-train shows it.
 
 use burn::module::Module;
-use burn::tensor::{ExecutionError, Tensor, TensorReadError};
+use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
 use burn::train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
     SerializedEntry,
@@ -17,6 +17,12 @@ pub trait Task:
     const SCORES: &'static [MetricSpec];
     /// The names of the values that only a whole evaluation has.
     const SUMMARY: &'static [MetricSpec] = &[];
+
+    /// The parts of a step that devices compute side by side, the n-th on device n, at most one for each: their gradients and scores add
+    /// up to those of the whole. As it stands here, the first device computes everything.
+    fn split(input: <Self as TrainStep>::Input, _devices: &[Device]) -> Vec<<Self as TrainStep>::Input> {
+        vec![input]
+    }
 
     /// The values of [`Task::SUMMARY`], in its order, from the outputs that the batches of an evaluation left
     /// ([`Scores::with_outputs`]), one after another. NaN for a value that is not defined.
@@ -49,6 +55,17 @@ impl Scores {
     /// The same with what [`Task::summarize`] is to see of this validation batch: any number of values.
     pub fn with_outputs(mut self, outputs: Tensor<1>) -> Self {
         self.outputs = Some(outputs);
+        self
+    }
+
+    /// The sum with another part of the same step, on a device. All parts are shares of the same weight.
+    pub(crate) fn plus(mut self, other: Self, device: &Device) -> Self {
+        self.device = match (self.device, other.device) {
+            (Some(own), Some(other)) => Some(own + other.to_device(device)),
+            (own, other) => own.or(other),
+        };
+        self.weight = other.weight;
+        self.tokens += other.tokens;
         self
     }
 

@@ -1,10 +1,12 @@
 //! The loop over optimizer steps.
 
+use super::average::Average;
 use super::checkpoint::{Checkpoints, TrainState};
 use super::clip::{gradient_norm, scale_gradients};
+use super::copies::Copies;
 use super::early_stopping::Direction;
 use super::error::Error;
-use super::fit::{FitOptions, FitOutcome};
+use super::fit::{FitOptions, FitOutcome, Hooks};
 use super::scores::{Scores, Task};
 use super::seeds::stream;
 use super::terminal::stop_requested;
@@ -25,13 +27,12 @@ use std::time::Instant;
 pub(crate) struct Run<M> {
     pub(crate) optimizer: Option<ModuleOptimizer>,
     pub(crate) state: TrainState,
+    pub(crate) average: Option<Average>,
     pub(crate) log: MetricsLog,
     pub(crate) result: Option<Result<FitOutcome, Error>>,
-    pub(crate) best: BestModel<M>,
+    pub(crate) hooks: Hooks<M>,
 }
 
-/// Called with the model whenever it is the best so far.
-pub(crate) type BestModel<M> = Box<dyn FnMut(&M, &TrainState) -> Result<(), Error> + Send>;
 /// The ids of the records of a step.
 pub(crate) type StepRecords = Box<dyn Fn(usize) -> Vec<String> + Send + Sync>;
 
@@ -63,6 +64,7 @@ impl<M: Task> SupervisedLearningStrategy<M> for StepStrategy<M> {
         drop(learner);
         let result = self.steps(&mut run, &mut components, &mut model, &train, &valid);
         run.result = Some(result);
+        let model = run.evaluated(&model);
         (model, components.event_processor)
     }
 }
@@ -84,6 +86,8 @@ impl<M: Task> StepStrategy<M> {
         let mut optimizer =
             run.optimizer.take().ok_or_else(|| Error::Burn("the strategy was launched twice".into()))?;
         let mut saved_at = run.state.step;
+        let devices = [vec![self.device.clone()], options.further_devices.clone()].concat();
+        let mut copies = Copies::of(model, devices, options.compute_dtype);
 
         let outcome = 'stage: {
             if run.state.stopped || run.state.step >= self.total_steps {
@@ -98,8 +102,11 @@ impl<M: Task> StepStrategy<M> {
                     return Err(Error::Batch { step: run.state.step + 1, reason: "the data ended early".into() });
                 };
                 let batch = batch.map_err(|e| Error::Batch { step: run.state.step + 1, reason: e.to_string() })?;
-                let scores = self.step(model, &mut optimizer, run.state.step, batch, &mut clock)?;
+                let scores = self.step(model, copies.as_mut(), &mut optimizer, run.state.step, batch, &mut clock)?;
                 run.state.step += 1;
+                if let Some(average) = &mut run.average {
+                    average.update(model, run.state.step);
+                }
                 run.state.seconds = before + started.elapsed().as_secs_f64();
                 let step = run.state.step;
                 self.log(run, Split::Train, &scores)?;
@@ -111,9 +118,10 @@ impl<M: Task> StepStrategy<M> {
                     window.close(&mut components.event_processor)?;
                 } else if window.is_full(step) {
                     window.close(&mut components.event_processor)?;
-                    let verdict = self.evaluate(run, components, model, valid, window.number)?;
+                    let evaluated = run.evaluated(model);
+                    let verdict = self.evaluate(run, components, &evaluated, valid, window.number)?;
                     if verdict.improved {
-                        (run.best)(model, &run.state)?;
+                        (run.hooks.best)(&evaluated, &run.state)?;
                     }
                     run.state.stopped |= verdict.stop || run.state.early_stopping.is_over(step);
                     if !last && !run.state.stopped {
@@ -127,7 +135,7 @@ impl<M: Task> StepStrategy<M> {
                 let due = options.checkpoint_every.is_some_and(|every| step.is_multiple_of(every));
                 if stop || due || last || run.state.stopped {
                     run.log.flush()?;
-                    checkpoints.save(model, &optimizer, &run.state)?;
+                    checkpoints.save(model, run.average.as_ref(), &optimizer, &run.state)?;
                     saved_at = step;
                 }
                 if run.state.stopped {
@@ -140,7 +148,7 @@ impl<M: Task> StepStrategy<M> {
             FitOutcome::Finished
         };
         if saved_at != run.state.step {
-            checkpoints.save(model, &optimizer, &run.state)?;
+            checkpoints.save(model, run.average.as_ref(), &optimizer, &run.state)?;
         }
         run.log.flush()?;
         Ok(outcome)
@@ -150,14 +158,22 @@ impl<M: Task> StepStrategy<M> {
     fn step(
         &self,
         model: &mut M,
+        copies: Option<&mut Copies<M>>,
         optimizer: &mut ModuleOptimizer,
         step: usize,
         batch: <M as burn::train::TrainStep>::Input,
         clock: &mut Instant,
     ) -> Result<Scores, Error> {
         let options = &self.options;
-        self.device.seed(stream(options.seed, "dropout", &[step as u64]));
-        let output = burn::train::TrainStep::step(&*model, batch);
+        let output = match &copies {
+            None => {
+                self.device.seed(stream(options.seed, "dropout", &[step as u64]));
+                burn::train::TrainStep::step(&*model, batch)
+            }
+            Some(copies) => {
+                copies.step(model, batch, |device| stream(options.seed, "dropout", &[step as u64, device as u64]))
+            }
+        };
         let (mut grads, mut scores) = (output.grads, output.item);
         let norm = gradient_norm(model, &grads);
         let norm = scores.read::<M>(norm).first().copied();
@@ -178,6 +194,9 @@ impl<M: Task> StepStrategy<M> {
         let rate = options.schedule.rate(options.lr, step, self.total_steps, options.schedule_unit);
         // With rate 0 (the first step of a warm-up) the moments move and the weights do not.
         *model = optimizer.step(ModuleLearningRate::from(rate), model.clone(), grads);
+        if let Some(copies) = copies {
+            copies.follow(model);
+        }
 
         let seconds = clock.elapsed().as_secs_f64();
         *clock = Instant::now();
@@ -228,6 +247,10 @@ impl<M: Task> StepStrategy<M> {
         }
         let mut values: Vec<_> = sums.into_iter().map(|(name, sum)| (name, sum / weight)).collect();
         values.extend(M::SUMMARY.iter().map(|spec| spec.name).zip(model.summarize(&outputs)));
+        if let Some(further) = &mut run.hooks.further {
+            let scores = (further.score)(&model, run.state.step)?;
+            values.extend(further.specs.iter().map(|spec| spec.name).zip(scores));
+        }
         let means = Scores { weight, tokens: 0, device: None, outputs: None, values };
         // One point per evaluation: the means of single batches would draw a saw.
         let item = TrainingItem::new(
@@ -263,6 +286,16 @@ impl<M: Task> StepStrategy<M> {
             run.log.push(step, Some(epoch), split, name, *value)?;
         }
         Ok(())
+    }
+}
+
+impl<M: Task> Run<M> {
+    /// What is evaluated and kept of a model: its average, where there is one.
+    fn evaluated(&self, model: &M) -> M {
+        match &self.average {
+            Some(average) => average.apply(model),
+            None => model.clone(),
+        }
     }
 }
 

@@ -303,7 +303,7 @@ fn score_writes_chats_as_they_are_trained_on() {
         Message::assistant("None."),
     ];
     let chat = tokenizer.supervised_chat(&messages, None, &SuperviseOptions::default()).unwrap();
-    let mask: Vec<u8> = chat.mask.iter().map(|on| u8::from(*on)).collect();
+    let mask: Vec<u8> = chat.mask().iter().map(|on| u8::from(*on)).collect();
     assert!(mask.contains(&0) && mask.contains(&1));
     let rows = [json!({ "messages": messages }), json!({ "input_ids": chat.ids, "mask": mask })];
     let file = scratch.rows("in.jsonl", &rows);
@@ -312,7 +312,7 @@ fn score_writes_chats_as_they_are_trained_on() {
     assert_eq!(found[0], found[1]);
     let logprobs = numbers(&found[0]["logprobs"]);
     let learned: Vec<f64> =
-        logprobs.iter().zip(&chat.mask).skip(1).filter(|(_, on)| **on).map(|(p, _)| f64::from(*p)).collect();
+        logprobs.iter().zip(chat.mask()).skip(1).filter(|(_, on)| *on).map(|(p, _)| f64::from(*p)).collect();
     let mean = -learned.iter().sum::<f64>() / learned.len() as f64;
     assert!((found[0]["loss"].as_f64().unwrap() - mean).abs() < 1e-6);
 }

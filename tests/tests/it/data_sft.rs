@@ -1,6 +1,6 @@
 //! From conversations to batches, with a real tokenizer.
 
-use burn_models::text::{Builtin, Specials, SuperviseOptions, Supervised, Tokenizer};
+use burn_models::text::{Builtin, EndOfTurn, Specials, SuperviseOptions, Supervised, Tokenizer};
 use datasets::graph_questions::{Collection, GraphQuestions, GraphQuestionsConfig, OutputPaths, SourceWorkflow};
 use datasets::sft::{Layout, Overlong, Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 use datasets::synthetic::{Synthetic, SyntheticConfig};
@@ -34,7 +34,7 @@ fn replies_are_learned_and_nothing_else() {
     assert_eq!(dataset.len(), lines.len());
     for (sample, line) in lines.iter().enumerate() {
         let ids = dataset.ids(sample);
-        let learned: Vec<u32> = dataset.learned(sample).flat_map(|span| ids[span].to_vec()).collect();
+        let learned: Vec<u32> = dataset.learned(sample).flat_map(|(span, _)| ids[span].to_vec()).collect();
         let said = line["messages"][1]["content"].as_str().unwrap();
         let (end, reply) = learned.split_last().unwrap();
         assert_eq!(tokenizer.decode(reply, false).unwrap(), said);
@@ -58,14 +58,14 @@ fn an_epoch_of_batches_holds_every_learned_token_once() {
     let dataset = SftDataset::from_chat(&path, &tokenizer, &SftOptions::default()).unwrap();
     let mut computed = Vec::new();
     for packing in [Packing::Padded, Packing::Packed, Packing::SharedPrefix] {
-        let config = PlanConfig { sequences_per_step: 16, micro_tokens: 2048, packing };
+        let config = PlanConfig { sequences_per_step: 16, micro_tokens: 2048, packing, ..PlanConfig::default() };
         let plan = StepPlan::new(&dataset, config, 9).unwrap();
         let mut places = 0;
         for epoch in 0..2 {
             let order = plan.epoch(epoch);
-            let (mut targets, mut tokens) = (0, 0);
+            let (mut targets, mut tokens) = (0.0, 0);
             for step in 0..order.len() {
-                let mut of_step = 0;
+                let mut of_step = 0.0;
                 for group in order.step(step) {
                     let batch = dataset.batch(&group, packing, tokenizer.fill_id()).unwrap();
                     assert!(group.len() == 1 || batch.computed() <= 2048, "{packing:?}: {}", batch.computed());
@@ -77,11 +77,11 @@ fn an_epoch_of_batches_holds_every_learned_token_once() {
                             assert_eq!((padded.ids[place], padded.mask[place]), (*target, true));
                         }
                     }
-                    of_step += batch.learned();
+                    of_step += batch.weight();
                     tokens += batch.tokens;
                     places += batch.computed();
                 }
-                assert_eq!(of_step, dataset.learned_tokens(order.samples(step)));
+                assert_eq!(of_step, dataset.weight(order.samples(step)));
                 targets += of_step;
             }
             assert_eq!((targets as u64, tokens as u64), (dataset.counts().supervised, dataset.counts().tokens));
@@ -98,10 +98,15 @@ fn a_step_is_found_again_from_its_number() {
     let mut dataset = SftDataset::default();
     for sample in 0..300u32 {
         let ids: Vec<u32> = (0..10 + sample % 50).map(|i| if i < 5 { sample / 10 } else { i * sample % 97 }).collect();
-        let mask = (0..ids.len()).map(|at| at > 7).collect();
-        dataset.push(Path::new("c"), 1, &Supervised { ids, mask }, &SftOptions::default()).unwrap();
+        let weights = (0..ids.len()).map(|at| f32::from(u8::from(at > 7))).collect();
+        dataset.push(Path::new("c"), 1, &Supervised { ids, weights }, &SftOptions::default()).unwrap();
     }
-    let config = PlanConfig { sequences_per_step: 64, micro_tokens: 512, packing: Packing::SharedPrefix };
+    let config = PlanConfig {
+        sequences_per_step: 64,
+        micro_tokens: 512,
+        packing: Packing::SharedPrefix,
+        ..PlanConfig::default()
+    };
     let plan = || StepPlan::new(&dataset, config.clone(), 5).unwrap();
     let whole: Vec<_> = (0..12)
         .map(|step| {
@@ -145,7 +150,7 @@ fn bad_conversations_are_named() {
     assert!(read("", &SftOptions::default()).unwrap_err().to_string().contains("no usable record"));
 
     let newline = SftOptions {
-        supervise: SuperviseOptions { supervise_trailing_newline: true, ..SuperviseOptions::default() },
+        supervise: SuperviseOptions { end_of_turn: EndOfTurn::TokenAndNewline, ..SuperviseOptions::default() },
         ..SftOptions::default()
     };
     let more = read(good, &newline).unwrap().counts().supervised;

@@ -141,6 +141,7 @@ fn cached_equals_uncached() {
                 positions: cut(&whole.positions),
                 mask: whole.mask.clone().map(|m| m.slice_dim(1, columns.clone())),
                 until: None,
+                noise: None,
             };
             parts.push(model.forward_cached(&part, &mut cache));
         }
@@ -167,7 +168,13 @@ fn long_sequences_run_in_pieces() {
         let mut parts = Vec::new();
         for columns in [0..500, 500..1000, 1000..1100] {
             let cut = |t: &Tensor<2, Int>| t.clone().slice_dim(1, columns.clone());
-            let part = DecoderInput { ids: cut(&input.ids), positions: cut(&input.positions), mask: None, until: None };
+            let part = DecoderInput {
+                ids: cut(&input.ids),
+                positions: cut(&input.positions),
+                mask: None,
+                until: None,
+                noise: None,
+            };
             parts.push(model.forward_cached(&part, &mut cache));
         }
         assert_close(&format!("long on {name}"), &values(Tensor::cat(parts, 1)), &whole, 1e-4);

@@ -95,6 +95,7 @@ fn supervised_training_and_warm_up_touch_their_own_parameters() {
 /// read again computes the same; and settings are told apart by what is in the file.
 #[test]
 fn every_kind_of_encoder_and_fusion_learns_and_is_saved() {
+    let _turn = hearth_tests::random_turn();
     let kinds = [
         ConvKind::Gat,
         ConvKind::GatV2,
@@ -391,6 +392,7 @@ fn parameters_are_drawn_from_the_published_distributions() {
 /// Devices have one generator for all threads, so this runs in a process of its own.
 #[test]
 fn seeded_models_are_equal() {
+    let _turn = hearth_tests::random_turn();
     const CHILD: &str = "HEARTH_TEST_SEEDED_CHILD";
     if std::env::var_os(CHILD).is_none() {
         let exe = std::env::current_exe().unwrap();

@@ -13,7 +13,7 @@ use burn::train::{InferenceStep, TrainStep};
 use burn_lora::{LoraConfig, Projections};
 use burn_models::decoder::{Decoder, DecoderConfig, Padded};
 use burn_models::glow::{Head, Regression, RegressionLoss, RegressionOutput, RegressionTarget};
-use burn_models::text::{ChatOptions, Framing, Message, SuperviseOptions, Tokenizer, Turns, builtin::Builtin};
+use burn_models::text::{ChatOptions, Framing, Message, SuperviseOptions, Tokenizer, builtin::Builtin};
 use burn_models::value_head::ValueHeadConfig;
 use datasets::judge::{NO, YES, answer};
 use datasets::sampler::Sampler;
@@ -77,15 +77,11 @@ fn a_prompt_is_what_stands_before_the_answer_in_training() {
             let mut messages = encoder.messages(&prompt.text);
             assert_eq!(messages.iter().map(Message::role).collect::<Vec<_>>(), ["system", "user"]);
             messages.push(Message::assistant(word));
-            let options = SuperviseOptions {
-                chat: chat.clone(),
-                turns: Turns::All,
-                assistant_prefix: prefix.into(),
-                ..SuperviseOptions::default()
-            };
+            let options =
+                SuperviseOptions { chat: chat.clone(), assistant_prefix: prefix.into(), ..SuperviseOptions::default() };
             let sample = tokenizer().supervised_chat(&messages, None, &options).unwrap();
-            let start = sample.mask.iter().position(|learned| *learned).unwrap();
-            let length = sample.mask.iter().filter(|learned| **learned).count();
+            let start = sample.prompt_len();
+            let length = sample.mask().iter().filter(|learned| **learned).count();
             assert_eq!(found.ids, sample.ids[..start]);
             assert_eq!(sample.ids[start], first);
             let learned = tokenizer().decode_exact(&sample.ids[start..start + length], false).unwrap();
@@ -130,6 +126,7 @@ fn long_prompts_lose_nodes_first() {
 /// The probabilities are those of a softmax over the whole vocabulary at the last position, and do not depend on the batch.
 #[test]
 fn probabilities_are_those_of_the_whole_vocabulary() {
+    let _turn = hearth_tests::random_turn();
     let words = encoder(JudgePrompt::default()).words();
     let sequences: Vec<Vec<u32>> =
         (1..14u32).map(|n| (0..n * n % 23 + 1).map(|i| (i * 31 + n) % 900).collect()).collect();

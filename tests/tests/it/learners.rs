@@ -6,7 +6,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use burn::train::TrainStep;
 use burn_lora::{LoraConfig, Projections};
 use burn_models::decoder::{Decoder, DecoderConfig};
-use burn_models::text::{Message, SuperviseOptions, Tokenizer, builtin::Builtin};
+use burn_models::text::{Learn, Message, SuperviseOptions, Tokenizer, builtin::Builtin};
 use datasets::sft::{Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 use hearth::embedding::{LlmPooling, embed_tokens};
 use hearth::learners::{CausalLm, LmBatches, Recompute};
@@ -39,7 +39,13 @@ fn chats() -> Arc<SftDataset> {
     for i in 0..7usize {
         let messages =
             [Message::user("which steps follow? ".repeat(1 + i * i)), Message::assistant(format!("[{i}, {}]", i + 1))];
-        let sample = tokenizer().supervised_chat(&messages, None, &SuperviseOptions::default()).unwrap();
+        // Every other chat also teaches its question, a little.
+        let learn = match i % 2 {
+            0 => Learn::Replies,
+            _ => Learn::Roles([("assistant".to_string(), 1.0), ("user".to_string(), 0.25)].into()),
+        };
+        let options = SuperviseOptions { learn, ..SuperviseOptions::default() };
+        let sample = tokenizer().supervised_chat(&messages, None, &options).unwrap();
         data.push(Path::new("chats"), i as u64 + 1, &sample, &SftOptions::default()).unwrap();
     }
     Arc::new(data)
@@ -47,9 +53,11 @@ fn chats() -> Arc<SftDataset> {
 
 fn batches(packing: Packing, micro_tokens: usize, sequences_per_step: usize) -> LmBatches {
     let data = chats();
-    let plan = StepPlan::new(&data, PlanConfig { sequences_per_step, micro_tokens, packing }, 3).unwrap();
+    let plan =
+        StepPlan::new(&data, PlanConfig { sequences_per_step, micro_tokens, packing, ..PlanConfig::default() }, 3)
+            .unwrap();
     let len = plan.steps_per_epoch();
-    LmBatches { data, plan, pad_id: 0, vocab_size: tokenizer().vocab_size(), seed: 5, len }
+    LmBatches { data, plan, pad_id: 0, vocab_size: tokenizer().vocab_size(), seed: 5, noise: None, len }
 }
 
 struct Collect<'a>(&'a GradientsParams, Vec<Vec<f32>>);
@@ -88,7 +96,7 @@ fn packed_shared_cut_and_recomputed_are_one_padded_batch() {
         for (kind, mut task) in tasks(&device) {
             let whole = batches(Packing::Padded, 1 << 20, 7).batch(0, &device).unwrap();
             assert_eq!(whole.micro.len(), 1);
-            let (learned, tokens) = (whole.learned, whole.tokens);
+            let (learned, tokens) = (whole.weight, whole.tokens);
             let whole = gradients(&task, &TrainStep::step(&task, whole).grads);
             // Full: the table, the last norm, seven projections and four norms in two layers. Adapters: A and B.
             assert_eq!(whole.len(), if kind == "lora" { 28 } else { 24 });
@@ -101,7 +109,7 @@ fn packed_shared_cut_and_recomputed_are_one_padded_batch() {
                 ] {
                     let what = format!("{name} {kind} {packing:?} {micro_tokens} {recompute:?}");
                     let step = batches(packing, micro_tokens, 7).batch(0, &device).unwrap();
-                    assert_eq!((step.learned, step.tokens), (learned, tokens), "{what}");
+                    assert_eq!((step.weight, step.tokens), (learned, tokens), "{what}");
                     assert_eq!(step.micro.len() > 1, micro_tokens == 64, "{what}: {} parts", step.micro.len());
                     task.recompute = recompute;
                     let got = gradients(&task, &TrainStep::step(&task, step).grads);
@@ -115,10 +123,41 @@ fn packed_shared_cut_and_recomputed_are_one_padded_batch() {
     }
 }
 
+/// Weights are relative: the loss of a step is Σ w·(−log p) / Σ w over all its tokens.
+#[test]
+fn tokens_count_by_their_weights() {
+    let (_, device) = hearth_tests::devices().swap_remove(0);
+    let device = device.autodiff();
+    let (_, task) = tasks(&device).swap_remove(0);
+    let chat = [Message::user("which steps follow?"), Message::assistant("[0, 1]")];
+    let loss = |question: f32, answer: f32| {
+        let learn = Learn::Roles([("assistant".to_string(), answer), ("user".to_string(), question)].into());
+        let options = SuperviseOptions { learn, ..SuperviseOptions::default() };
+        let sample = tokenizer().supervised_chat(&chat, None, &options).unwrap();
+        let learned = sample.weights.iter().skip(1).filter(|weight| **weight > 0.0).count() as f64;
+        let mut data = SftDataset::default();
+        data.push(Path::new("chats"), 1, &sample, &SftOptions::default()).unwrap();
+        let plan = StepPlan::new(&data, PlanConfig::default(), 3).unwrap();
+        let data = Arc::new(data);
+        let step =
+            LmBatches { data, plan, pad_id: 0, vocab_size: tokenizer().vocab_size(), seed: 5, noise: None, len: 1 };
+        let mut scores = TrainStep::step(&task, step.batch(0, &device).unwrap()).item;
+        scores.read::<CausalLm>(None);
+        (scores.get("loss").unwrap(), learned)
+    };
+    let ((question, asked), (answer, answered)) = (loss(1.0, 0.0), loss(0.0, 1.0));
+    assert!((loss(0.0, 0.125).0 - answer).abs() < 1e-5, "one weight for all is none");
+    let (got, both) = loss(0.5, 2.0);
+    assert_eq!(both, asked + answered);
+    let want = (0.5 * asked * question + 2.0 * answered * answer) / (0.5 * asked + 2.0 * answered);
+    assert!((got - want).abs() < 1e-5 && (got - answer).abs() > 1e-3, "{got} {want} {question} {answer}");
+}
+
 /// With dropout, a recomputed layer must draw the same numbers as in the first pass: then the gradient is that of the loss that
 /// was reported, which finite differences show.
 #[test]
 fn recomputed_layers_drop_the_same_elements() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = hearth_tests::devices().swap_remove(0);
     let device = device.autodiff();
     let lora = LoraConfig { rank: 4, dropout: 0.5, ..LoraConfig::default() };
@@ -157,13 +196,13 @@ fn an_epoch_of_steps_has_the_gradient_of_all_chats() {
     let device = device.autodiff();
     let (_, task) = tasks(&device).swap_remove(1);
     let whole = batches(Packing::Padded, 1 << 20, 7).batch(0, &device).unwrap();
-    let total = whole.learned as f64;
+    let total = whole.weight;
     let whole = gradients(&task, &TrainStep::step(&task, whole).grads);
     let steps = batches(Packing::SharedPrefix, 128, 3);
     let mut sum: Vec<Vec<f32>> = whole.iter().map(|g| vec![0.0; g.len()]).collect();
     for index in 0..steps.len() {
         let step = steps.batch(index, &device).unwrap();
-        let share = (step.learned as f64 / total) as f32;
+        let share = (step.weight / total) as f32;
         for (sum, grad) in sum.iter_mut().zip(gradients(&task, &TrainStep::step(&task, step).grads)) {
             sum.iter_mut().zip(grad).for_each(|(s, g)| *s += share * g);
         }

@@ -280,8 +280,14 @@ fn adam_in_one_pass_is_burns() {
         for decay in [0.0, 0.1] {
             let rng = &mut ChaCha8Rng::seed_from_u64(9);
             let theirs = AdamWConfig::new().with_epsilon(1e-8).with_beta_2(0.95).with_weight_decay(decay).build();
-            let ours =
-                FusedAdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: f64::from(decay), decoupled: true };
+            let ours = FusedAdamW {
+                betas: [0.9, 0.95],
+                epsilon: 1e-8,
+                weight_decay: f64::from(decay),
+                decoupled: true,
+                spare_vectors: false,
+                rate_factor: 1.0,
+            };
             let penalty = AdamConfig::new()
                 .with_epsilon(1e-8)
                 .with_beta_2(0.95)
@@ -315,6 +321,7 @@ fn adam_in_one_pass_is_burns() {
 /// with a leaky ReLU before it, likewise.
 #[test]
 fn dropout_and_its_gradient_agree_on_what_is_kept() {
+    let _turn = hearth_tests::random_turn();
     use burn::nn::DropoutConfig;
     use burn_models::ops::{dropout, leaky_relu_dropout};
     let mut masks: BTreeMap<String, Vec<bool>> = BTreeMap::new();

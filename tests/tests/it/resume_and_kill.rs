@@ -374,14 +374,14 @@ fn checkpoints_after_a_damaged_one_are_kept() {
         seconds: 0.0,
         stopped: false,
     };
-    let step = || checkpoints.load(model(), optimizer()).unwrap().2.map(|state| state.step);
+    let step = || checkpoints.load(model(), optimizer()).unwrap().3.map(|state| state.step);
     assert_eq!(step(), None);
-    checkpoints.save(&model(), &optimizer(), &state(6)).unwrap();
+    checkpoints.save(&model(), None, &optimizer(), &state(6)).unwrap();
     assert_eq!(step(), Some(6));
     truncate(&dir.path().join("step-00000006/model.bpk"));
     assert_eq!(step(), None);
     for saved in [2, 4] {
-        checkpoints.save(&model(), &optimizer(), &state(saved)).unwrap();
+        checkpoints.save(&model(), None, &optimizer(), &state(saved)).unwrap();
         assert_eq!(step(), Some(saved));
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

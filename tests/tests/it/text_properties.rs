@@ -3,7 +3,7 @@
 
 use burn_models::Error;
 use burn_models::text::{
-    Builtin, ChatOptions, ChatTemplate, Framing, Message, Specials, SuperviseOptions, Supervised, Tokenizer, Turns,
+    Builtin, ChatOptions, ChatTemplate, EndOfTurn, Framing, Learn, Message, Specials, SuperviseOptions, Tokenizer,
 };
 use hearth_tests::{fixture_folders, list};
 use proptest::prelude::*;
@@ -188,10 +188,11 @@ proptest! {
             }
             let options = SuperviseOptions {
                 chat: ChatOptions { framing: Framing::ChatMl, ..ChatOptions::default() },
-                supervise_trailing_newline: newline,
+                end_of_turn: if newline { EndOfTurn::TokenAndNewline } else { EndOfTurn::Token },
                 ..SuperviseOptions::default()
             };
-            let Supervised { ids, mask } = tokenizer.supervised_chat(&messages, None, &options).unwrap();
+            let sample = tokenizer.supervised_chat(&messages, None, &options).unwrap();
+            let (mask, ids) = (sample.mask(), sample.ids);
             prop_assert_eq!(ids.len(), mask.len());
             let line_break = tokenizer.encode("\n", Specials::Plain).unwrap();
             let mut learned = Vec::new();
@@ -238,9 +239,12 @@ fn one_question_and_answer_is_plain_chatml() {
         let text = "<|im_start|>user\nWhich nodes are sources?<|im_end|>\n<|im_start|>assistant\n[0, 12]<|im_end|>\n";
         assert_eq!(sample.ids, tokenizer.encode(text, Specials::Parse).unwrap(), "{name}");
         let answer = tokenizer.encode("[0, 12]", Specials::Plain).unwrap().len();
-        let before = sample.mask.iter().position(|m| *m).unwrap();
-        assert_eq!(sample.mask.len() - before, answer + 2, "{name}: the answer, the end of the turn, the line break");
-        assert!(sample.mask[before..before + answer + 1].iter().all(|m| *m) && !sample.mask.last().unwrap(), "{name}");
+        let before = sample.prompt_len();
+        assert_eq!(sample.mask().len() - before, answer + 2, "{name}: the answer, the end of the turn, the line break");
+        assert!(
+            sample.mask()[before..before + answer + 1].iter().all(|m| *m) && !sample.mask().last().unwrap(),
+            "{name}"
+        );
     }
 }
 
@@ -254,15 +258,15 @@ fn templates_can_be_supervised() {
             Message::user("second question"),
             Message::assistant("second reply"),
         ];
-        for (turns, replies) in
-            [(Turns::All, &["first reply", "second reply"][..]), (Turns::Last, &["second reply"][..])]
+        for (learn, replies) in
+            [(Learn::Replies, &["first reply", "second reply"][..]), (Learn::LastReply, &["second reply"][..])]
         {
             let chat = ChatOptions { now: Some(0), ..ChatOptions::default() };
-            let options = SuperviseOptions { turns, chat: chat.clone(), ..SuperviseOptions::default() };
+            let options = SuperviseOptions { learn: learn.clone(), chat: chat.clone(), ..SuperviseOptions::default() };
             let sample = tokenizer.supervised_chat(&messages, None, &options).unwrap();
             assert_eq!(sample.ids, tokenizer.encode_chat(&messages, None, &chat).unwrap(), "{name}");
             let learned: Vec<u32> =
-                sample.ids.iter().zip(&sample.mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
+                sample.ids.iter().zip(sample.mask()).filter(|(_, m)| *m).map(|(id, _)| *id).collect();
             let text = tokenizer.decode_exact(&learned, true).unwrap();
             for reply in replies {
                 assert!(text.contains(reply), "{name}: {text:?}");
@@ -274,10 +278,10 @@ fn templates_can_be_supervised() {
                 "{name}: {text:?}"
             );
             // What is not learned before the first reply is what the model is asked with.
-            let asked = if turns == Turns::All { 1 } else { 3 };
+            let asked = if learn == Learn::Replies { 1 } else { 3 };
             let prompt = ChatOptions { add_generation_prompt: true, ..chat };
             let prompt = tokenizer.encode_chat(&messages[..asked], None, &prompt).unwrap();
-            assert_eq!(sample.mask.iter().take_while(|m| !**m).count(), prompt.len(), "{name}");
+            assert_eq!(sample.prompt_len(), prompt.len(), "{name}");
             assert_eq!(sample.ids[..prompt.len()], prompt, "{name}");
         }
     }
@@ -294,7 +298,7 @@ fn prefixes_belong_to_the_prompt() {
     let prompt = format!("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n{prefix}");
     let prompt = tokenizer.encode(&prompt, Specials::Parse).unwrap();
     assert_eq!(sample.ids[..prompt.len()], prompt);
-    assert!(sample.mask[..prompt.len()].iter().all(|m| !m));
+    assert!(sample.mask()[..prompt.len()].iter().all(|m| !m));
     assert_eq!(tokenizer.decode_exact(&sample.ids[prompt.len()..], false).unwrap(), "a<|im_end|>\n");
 }
 
@@ -305,7 +309,7 @@ fn conversations_that_cannot_be_learned_are_errors() {
     let options = SuperviseOptions::default();
     assert!(matches!(tokenizer.supervised_chat(&asked, None, &options), Err(Error::Chat { .. })));
     let answered_twice = [Message::user("q"), Message::assistant("a"), Message::user("r")];
-    let last = SuperviseOptions { turns: Turns::Last, ..SuperviseOptions::default() };
+    let last = SuperviseOptions { learn: Learn::LastReply, ..SuperviseOptions::default() };
     assert!(matches!(tokenizer.supervised_chat(&answered_twice, None, &last), Err(Error::Chat { .. })));
     // This template writes the conversation backwards: no prompt is the beginning of the whole.
     let backwards = "{% for m in messages[::-1] %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}";

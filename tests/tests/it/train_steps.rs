@@ -8,17 +8,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use hearth::report::{MetricsLog, Row, Split};
 use hearth::train::{
-    Batches, Direction, EarlyStopping, Error, FitData, FitOptions, FitOutcome, Fitted, MetricSpec, Schedule, Scores,
-    Task, fit,
+    Batches, Direction, EarlyStopping, Error, FitData, FitOptions, FitOutcome, Fitted, Hooks, MetricSpec, Schedule,
+    Scores, Task, TrainState, fit,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
-
-/// Burn's random numbers are one stream per process, so tests that draw from it take turns.
-static DEVICE_RANDOM: Mutex<()> = Mutex::new(());
 
 #[derive(Module, Debug)]
 struct Net {
@@ -122,6 +118,9 @@ fn options() -> FitOptions {
         schedule: Schedule::WarmupCosine { warmup: 0.1, min_lr: 0.0 },
         schedule_unit: 1,
         clip: Some(0.5),
+        ema: None,
+        further_devices: Vec::new(),
+        compute_dtype: None,
         eval_every: Some(6),
         checkpoint_every: Some(4),
         keep: 2,
@@ -136,10 +135,18 @@ fn run(device: &Device, folder: &Path, train: Sums, options: FitOptions) -> Resu
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).init();
     let data = FitData { train: Arc::new(train), valid: Arc::new(Sums { len: 2, ..Sums::default() }) };
     let best = folder.join("best-step");
-    fit(Net::new(&autodiff), optimizer, data, &autodiff, folder, options, move |_, state| {
-        std::fs::write(&best, state.step.to_string()).unwrap();
-        Ok(())
-    })
+    fit(
+        Net::new(&autodiff),
+        optimizer,
+        data,
+        &autodiff,
+        folder,
+        options,
+        Hooks::new(move |_, state: &TrainState| {
+            std::fs::write(&best, state.step.to_string()).unwrap();
+            Ok(())
+        }),
+    )
 }
 
 /// Everything but the times.
@@ -156,7 +163,7 @@ fn weights(net: &Net) -> Vec<u32> {
 
 #[test]
 fn continued_is_uninterrupted() {
-    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = hearth_tests::random_turn();
     for (name, device) in hearth_tests::devices() {
         let dir = tempfile::tempdir().unwrap();
         let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
@@ -193,7 +200,7 @@ fn continued_is_uninterrupted() {
 
 #[test]
 fn the_whole_gradient_is_clipped() {
-    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = hearth_tests::random_turn();
     for (_, device) in hearth_tests::devices() {
         let autodiff = device.clone().autodiff();
         let net = Net::new(&autodiff);
@@ -214,7 +221,7 @@ fn the_whole_gradient_is_clipped() {
 
 #[test]
 fn a_bad_number_stops_before_the_weights() {
-    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = hearth_tests::random_turn();
     let (_, device) = hearth_tests::devices().swap_remove(0);
     let dir = tempfile::tempdir().unwrap();
     let poisoned = Sums { len: 25, poison_at: Some(9), ..Sums::default() };
@@ -233,7 +240,7 @@ fn a_bad_number_stops_before_the_weights() {
 
 #[test]
 fn early_stopping_ends_a_stage_for_good() {
-    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = hearth_tests::random_turn();
     let (_, device) = hearth_tests::devices().swap_remove(0);
     let dir = tempfile::tempdir().unwrap();
     let rule = EarlyStopping { min_delta: 1e9, ..EarlyStopping::new(Direction::Lowest, Some(2)) };
@@ -249,7 +256,7 @@ fn early_stopping_ends_a_stage_for_good() {
 /// The published rule counts epochs, evaluated or not: it ends a stage between two evaluations.
 #[test]
 fn the_published_rule_ends_a_stage_between_evaluations() {
-    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = hearth_tests::random_turn();
     let (_, device) = hearth_tests::devices().swap_remove(0);
     let dir = tempfile::tempdir().unwrap();
     let rule =
@@ -266,7 +273,7 @@ fn the_published_rule_ends_a_stage_between_evaluations() {
 /// An evaluation sees the outputs of all its batches together.
 #[test]
 fn an_evaluation_is_summed_up() {
-    let _turn = DEVICE_RANDOM.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = hearth_tests::random_turn();
     for (name, device) in hearth_tests::devices() {
         let dir = tempfile::tempdir().unwrap();
         let options = FitOptions { eval_every: Some(25), select_by: "worst", ..options() };

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::sources::inputs;
 use super::{Place, Report};
 use crate::Error;
+use crate::device::DeviceSpec;
 use crate::hub::{Hub, Repo};
 use crate::recipe::document::{load_templates, read_small, similar};
 use crate::recipe::{Artifact, DataFormat, DataSource, Dtype, InitModel, ModelSource, Source, Stage, TokenizerSource};
@@ -66,9 +67,20 @@ pub(super) fn check(report: &mut Report, hub: &Hub) {
 fn device(report: &mut Report) {
     let recipe = report.recipe();
     let device = recipe.device;
-    if let Some(feature) = device.missing_feature() {
-        let problem = report.at(&Place::of("device"), format!("device {device} is not compiled into this build"));
-        report.push(problem.help(format!("build with `--features {feature}`")));
+    let further = recipe.further_devices.iter().enumerate();
+    let places = further.map(|(nth, device)| (Place::of("further_devices").key(nth), *device));
+    let named: Vec<(Place, DeviceSpec)> = std::iter::once((Place::of("device"), device)).chain(places).collect();
+    for (nth, (place, device)) in named.iter().enumerate() {
+        if let Some(feature) = device.missing_feature() {
+            let problem = report.at(place, format!("device {device} is not compiled into this build"));
+            report.push(problem.help(format!("build with `--features {feature}`")));
+        }
+        if matches!(device, DeviceSpec::Cuda(_)) && named[..nth].iter().any(|(_, before)| before == device) {
+            report.add(place, format!("device {device} is named twice"));
+        }
+        if nth > 0 && *device == DeviceSpec::Auto {
+            report.add(place, "a further device is named, not chosen: Cuda(1), or Flex");
+        }
     }
     for (index, stage) in recipe.stages.iter().enumerate() {
         let dtype = match stage {
@@ -79,7 +91,7 @@ fn device(report: &mut Report) {
             Stage::GraphQuestionEval(stage) => stage.dtype,
             _ => Dtype::F32,
         };
-        if !device.supports(dtype) {
+        if let Some((_, device)) = named.iter().find(|(_, device)| !device.supports(dtype)) {
             let message = format!("device {device} cannot compute in {dtype:?}");
             let problem = report.at(&Place::stage(index).at("dtype"), message);
             report.push(problem.help("use F32, or another device"));
@@ -155,7 +167,7 @@ fn data_entry(report: &mut Report, hub: &Hub, key: &str, data: &DataSource, spli
     match data {
         DataSource::Flora(path) => flora(report, &place, path, splits),
         DataSource::Chat(path) => chats(report, &place, path),
-        DataSource::Synthetic(_) => {}
+        DataSource::Synthetic(_) | DataSource::SyntheticChats(_) => {}
         DataSource::Hub(data) => {
             // A copy that may be older than what is on the hub says nothing about that.
             let repo = Repo::data(data);

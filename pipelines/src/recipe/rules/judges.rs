@@ -2,7 +2,7 @@
 
 use super::numbers::{checkpoint, clip, evaluation, lora, optim, schedule, scoring};
 use super::{Place, Report};
-use crate::recipe::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, Source, Stage, ValueHeadTrain};
+use crate::recipe::{BestBy, Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, Source, Stage, ValueHeadTrain};
 use burn_models::glow::{GlowConfig, Head, RegressionTarget};
 
 /// More connections at one time serve nobody.
@@ -47,10 +47,16 @@ pub(super) fn value_head(report: &mut Report, place: &Place, stage: &ValueHeadTr
     if let Some(config) = &stage.lora {
         lora(report, &place.at("lora"), config);
     }
-    optim(report, place, &stage.optim);
+    optim(report, place, &stage.optim, stage.lora.is_some());
     schedule(report, place, &stage.schedule, &stage.optim);
     clip(report, place, stage.clip);
     evaluation(report, place, stage.eval.as_ref(), stage.early_stopping.as_ref());
+    if stage.eval.as_ref().is_some_and(|eval| eval.select_by == BestBy::ValSamples) {
+        report.add(
+            &place.at("eval.select_by"),
+            "a value head writes no answers: `select_by` is `ValLoss` or `ValAccuracy`",
+        );
+    }
     checkpoint(report, place, &stage.checkpoint);
 }
 

@@ -1,16 +1,15 @@
 //! Settings outside their ranges, and settings that do not go together within one stage.
 
+use burn_models::text::Mask;
 use datasets::Split;
 use datasets::sampler::Sampler;
 use std::path::Path;
 
-use datasets::synthetic::SyntheticConfig;
-
 use super::{Place, Report, graph_questions, judges};
 use crate::eval::UtilityOptions;
 use crate::recipe::{
-    AdamW, Checkpoint, DataSource, DecoderInit, EarlyStopping, Embed, EncoderInit, Evaluation, GlowEval, GlowTrain,
-    InitModel, MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
+    AdamW, BestBy, Checkpoint, DataSource, DecoderInit, EarlyStopping, Embed, EncoderInit, Evaluation, GlowEval,
+    GlowTrain, InitModel, MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
 };
 
 /// Nobody waits for more.
@@ -29,8 +28,11 @@ pub(super) fn check(report: &mut Report) {
         }
     }
     for (key, data) in &recipe.data {
-        if let DataSource::Synthetic(config) = data {
-            synthetic(report, &Place::of("data").key(key), config);
+        let place = Place::of("data").key(key);
+        match data {
+            DataSource::Synthetic(config) => synthetic(report, &place, config.validate()),
+            DataSource::SyntheticChats(config) => synthetic(report, &place, config.validate()),
+            _ => {}
         }
     }
     for (index, stage) in recipe.stages.iter().enumerate() {
@@ -123,20 +125,28 @@ fn config(report: &mut Report, place: &Place, result: burn_models::Result<()>) {
     }
 }
 
-fn synthetic(report: &mut Report, place: &Place, config: &SyntheticConfig) {
-    if let Err(datasets::Error::Setting { key, expected, found }) = config.validate() {
+fn synthetic(report: &mut Report, place: &Place, result: datasets::Result<()>) {
+    if let Err(datasets::Error::Setting { key, expected, found }) = result {
         // A rule about several settings names them all; the first stands for them.
         let first = key.split(", ").next().unwrap_or(&key);
         report.add(&place.at(first), format!("{key}: found {found}, expected {expected}"));
     }
 }
 
-pub(super) fn optim(report: &mut Report, place: &Place, optim: &Optim) {
-    let AdamW { lr, weight_decay, betas, eps } = *optim.config();
+/// `lora` tells whether what is trained is an adapter.
+pub(super) fn optim(report: &mut Report, place: &Place, optim: &Optim, lora: bool) {
+    let AdamW { lr, weight_decay, betas, eps, lora_plus, .. } = *optim.config();
     let place = place.at("optim");
     report.number(&place, "lr", lr, lr > 0.0, "above 0");
     report.number(&place, "weight_decay", weight_decay, weight_decay >= 0.0, "0 or above");
     report.number(&place, "eps", eps, eps > 0.0, "above 0");
+    if let Some(ratio) = lora_plus {
+        report.number(&place, "lora_plus", ratio, ratio > 0.0, "above 0, or None");
+        if !lora {
+            let problem = report.at(&place.at("lora_plus"), "`lora_plus` needs an adapter: the stage has no `lora`");
+            report.push(problem.help("leave it out, or add lora: (rank: 8)"));
+        }
+    }
     for (nth, beta) in [betas.0, betas.1].into_iter().enumerate() {
         if !(0.0..1.0).contains(&beta) {
             report.add(&place.at("betas").key(nth), format!("`betas` holds {beta}, but has to be in [0, 1)"));
@@ -144,21 +154,35 @@ pub(super) fn optim(report: &mut Report, place: &Place, optim: &Optim) {
     }
 }
 
+/// The decay of a moving average.
+fn ema(report: &mut Report, place: &Place, ema: Option<f64>) {
+    if let Some(decay) = ema {
+        report.number(place, "ema", decay, (0.0..1.0).contains(&decay), "in [0, 1), or None");
+    }
+}
+
 pub(super) fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, optim: &Optim) {
     let lr = optim.lr();
     let place = place.at("schedule");
     match *schedule {
-        Schedule::Constant { warmup } => share(report, &place, warmup),
+        Schedule::Constant { warmup } => length(report, &place, "warmup", warmup),
         Schedule::WarmupCosine { warmup, min_lr }
         | Schedule::WarmupLinear { warmup, min_lr }
         | Schedule::WarmupPolynomial { warmup, min_lr, .. } => {
-            share(report, &place, warmup);
-            // A learning rate that cannot be is reported by itself.
-            let fits = min_lr >= 0.0 && (min_lr <= lr || lr.is_nan() || lr <= 0.0);
-            report.number(&place, "min_lr", min_lr, fits, "between 0 and `lr`");
+            length(report, &place, "warmup", warmup);
+            minimum(report, &place, min_lr, lr);
             if let Schedule::WarmupPolynomial { power, .. } = *schedule {
                 report.number(&place, "power", power, power > 0.0, "above 0");
             }
+        }
+        Schedule::WarmupStableDecay { warmup, decay, min_lr, .. } => {
+            length(report, &place, "warmup", warmup);
+            length(report, &place, "decay", decay);
+            if warmup < 1.0 && decay < 1.0 && warmup + decay > 1.0 {
+                report
+                    .add(&place.at("decay"), format!("warm-up and decay together are {} of all steps", warmup + decay));
+            }
+            minimum(report, &place, min_lr, lr);
         }
         Schedule::StepLr { every, gamma } => {
             report.counts(&place, [("every", every)]);
@@ -167,8 +191,16 @@ pub(super) fn schedule(report: &mut Report, place: &Place, schedule: &Schedule, 
     }
 }
 
-fn share(report: &mut Report, place: &Place, warmup: f64) {
-    report.number(place, "warmup", warmup, (0.0..1.0).contains(&warmup), "a share of all steps, in [0, 1)");
+fn minimum(report: &mut Report, place: &Place, min_lr: f64, lr: f64) {
+    // A learning rate that cannot be is reported by itself.
+    let fits = min_lr >= 0.0 && (min_lr <= lr || lr.is_nan() || lr <= 0.0);
+    report.number(place, "min_lr", min_lr, fits, "between 0 and `lr`");
+}
+
+/// A share of all steps, or a number of steps.
+fn length(report: &mut Report, place: &Place, field: &str, value: f64) {
+    let fits = (0.0..1.0).contains(&value) || (value >= 1.0 && value.fract() == 0.0 && value <= MAX_COUNT as f64);
+    report.number(place, field, value, fits, "a share of all steps, in [0, 1), or a whole number of steps from 1 on");
 }
 
 pub(super) fn clip(report: &mut Report, place: &Place, clip: Option<f64>) {
@@ -198,6 +230,7 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
             ("epochs", stage.epochs),
             ("max_steps", stage.max_steps.unwrap_or(1)),
             ("sequences_per_step", stage.sequences_per_step),
+            ("tokens_per_step", stage.tokens_per_step.unwrap_or(1)),
             ("max_length", stage.max_length),
         ],
     );
@@ -210,15 +243,58 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
     if let Some(lora) = &stage.lora {
         self::lora(report, &place.at("lora"), lora);
     }
-    optim(report, place, &stage.optim);
+    if let Err(problem) = stage.learn.validate() {
+        report.add(&place.at("learn"), problem);
+    }
+    mask(report, place, stage);
+    optim(report, place, &stage.optim, stage.lora.is_some());
     schedule(report, place, &stage.schedule, &stage.optim);
     clip(report, place, stage.clip);
+    ema(report, place, stage.ema);
+    if let Some(alpha) = stage.neftune {
+        report.number(place, "neftune", alpha, alpha > 0.0, "above 0, or None");
+    }
+    samples(report, place, stage);
     if stage.eval.is_some() && !holds_out(report.recipe(), &stage.data) {
         let problem = report.at(&place.at("eval"), format!("{} holds nothing out to evaluate on", stage.data));
         report.push(problem.help("a GraphQuestions stage does, and a folder with val.jsonl or test.jsonl"));
     }
     evaluation(report, place, stage.eval.as_ref(), stage.early_stopping.as_ref());
     checkpoint(report, place, &stage.checkpoint);
+}
+
+/// Generated answers belong to evaluations.
+fn samples(report: &mut Report, place: &Place, stage: &Sft) {
+    if let Some(samples) = &stage.samples {
+        let fields = [("samples.count", samples.count), ("samples.max_new_tokens", samples.max_new_tokens)];
+        report.counts(place, fields);
+        if stage.eval.is_none() {
+            let problem =
+                report.at(&place.at("samples"), "`samples` needs `eval`, which says when answers are generated");
+            report.push(problem.help("add eval: (every_steps: 100)"));
+        }
+    } else if stage.eval.as_ref().is_some_and(|eval| eval.select_by == BestBy::ValSamples) {
+        let problem = report.at(&place.at("eval.select_by"), "`ValSamples` needs `samples`: no answers are scored");
+        report.push(problem.help("add samples: (count: 16)"));
+    }
+}
+
+/// Tags are names, and stand in replies that are learned.
+fn mask(report: &mut Report, place: &Place, stage: &Sft) {
+    let tags = match &stage.mask {
+        Mask::None => return,
+        Mask::Tags(tags) => tags.as_slice(),
+        Mask::TagTokens(tag) => std::slice::from_ref(tag),
+    };
+    let place = place.at("mask");
+    if tags.is_empty() {
+        report.add(&place, "there is no tag in `mask`: leave it out, or name what is only read");
+    }
+    let named = |tag: &str| !tag.is_empty() && !tag.contains(|c: char| c.is_whitespace() || "<>/".contains(c));
+    if let Some(tag) = tags.iter().find(|tag| !named(tag)) {
+        let problem = report.at(&place, format!("{tag:?} is no name of a tag"));
+        report.push(problem.help("write it without brackets: Tags([\"observation\"])"));
+    }
 }
 
 pub(super) fn evaluation(
@@ -246,7 +322,8 @@ pub(super) fn evaluation(
 /// Whether there is anything to evaluate on beside the data that a decoder is trained on.
 fn holds_out(recipe: &Recipe, data: &Source) -> bool {
     let held_out = |split: Split, path: &Path| split.files(path).is_ok_and(|files| !files.is_empty());
-    let test = |path: &Path| [Split::Val, Split::Test].into_iter().any(|split| held_out(split, path));
+    // What is not there is reported elsewhere, or lies on another machine.
+    let test = |path: &Path| !path.exists() || [Split::Val, Split::Test].into_iter().any(|split| held_out(split, path));
     match data {
         Source::Stage(name) => match recipe.stages.iter().find(|stage| stage.name() == name) {
             Some(Stage::GraphQuestions(stage)) => stage.test_workflows > 0,
@@ -255,6 +332,7 @@ fn holds_out(recipe: &Recipe, data: &Source) -> bool {
         Source::Path(path) => test(path),
         Source::Data(key) => match recipe.data.get(key) {
             Some(DataSource::Chat(path)) => test(path),
+            Some(DataSource::SyntheticChats(config)) => config.val + config.test > 0,
             _ => true,
         },
         Source::Model(_) | Source::Hub(_) => true,
@@ -334,7 +412,7 @@ fn glow_train(report: &mut Report, place: &Place, stage: &GlowTrain) {
         for (field, weight) in [("node_weight", warmup.node_weight), ("adj_weight", warmup.adj_weight)] {
             report.number(&place, field, weight, weight >= 0.0, "0 or above");
         }
-        optim(report, &place, &warmup.optim);
+        optim(report, &place, &warmup.optim, false);
         schedule(report, &place, &warmup.schedule, &warmup.optim);
     }
     if let Sampler::TaskGrouped { group_size, .. } = stage.sampler {
@@ -351,9 +429,10 @@ fn glow_train(report: &mut Report, place: &Place, stage: &GlowTrain) {
     report.number(place, "pred_weight", stage.pred_weight, stage.pred_weight >= 0.0, "0 or above");
     report.number(place, "min_delta", stage.min_delta, stage.min_delta >= 0.0, "0 or above");
     report.number(place, "threshold", stage.threshold, (0.0..=1.0).contains(&stage.threshold), "in [0, 1]");
-    optim(report, place, &stage.optim);
+    optim(report, place, &stage.optim, false);
     schedule(report, place, &stage.schedule, &stage.optim);
     clip(report, place, stage.clip);
+    ema(report, place, stage.ema);
     checkpoint(report, place, &stage.checkpoint);
 }
 

@@ -86,7 +86,7 @@ fn artifact(recipe: &Recipe, index: usize, source: &Source) -> Option<Found> {
         },
         Source::Data(key) => Some(Found::Artifact(match recipe.data.get(key)? {
             DataSource::Flora(_) | DataSource::Synthetic(_) => Artifact::Flora,
-            DataSource::Chat(_) => Artifact::Chats,
+            DataSource::Chat(_) | DataSource::SyntheticChats(_) => Artifact::Chats,
             DataSource::Hub(hub) => match hub.format {
                 DataFormat::Flora => Artifact::Flora,
                 DataFormat::Chat => Artifact::Chats,
