@@ -12,7 +12,7 @@ pub use html::html;
 pub use text::{Style, text};
 
 use crate::recipe::{Recipe, Sft, Stage};
-use crate::run::{Error, Scout, sample_options, sft_files, sft_steps, step_plan};
+use crate::run::{Error, Passes, Scout, sample_options, sft_files, sft_steps, step_plan};
 use burn_models::decoder::DecoderConfig;
 use burn_models::text::Tokenizer;
 use datasets::sft::{SftCounts, SftDataset, StepPlan};
@@ -95,6 +95,7 @@ pub(crate) struct Prepared {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) data: SftDataset,
     pub(crate) plan: StepPlan,
+    pub(crate) passes: Passes,
 }
 
 impl Prepared {
@@ -108,8 +109,9 @@ impl Prepared {
             tokenizer.fits(config.vocab_size)?;
             let options = sample_options(stage, config.max_position_embeddings);
             let data = SftDataset::from_chats(&files, &tokenizer, &options)?;
-            let plan = step_plan(stage, &data, context.recipe.seed)?;
-            Ok(Self { files, tokenizer, data, plan })
+            let passes = Passes::choose(stage, &config, &data, context.recipe.device.free_memory())?;
+            let plan = step_plan(stage, &data, passes.micro_tokens, context.recipe.seed)?;
+            Ok(Self { files, tokenizer, data, plan, passes })
         })
     }
 

@@ -40,7 +40,7 @@ pub use self::graph_questions::{GraphQuestionEval, GraphQuestions};
 pub use self::hub::{DataFormat, HubData, HubModel};
 pub use self::judge::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, ValueHeadTrain};
 pub use self::optim::{AdamW, Checkpoint, Decay, Dtype, Optim};
-pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Samples, Sft};
+pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Recompute, Samples, Sft};
 pub use self::source::{DataSource, DecoderInit, EncoderInit, InitModel, ModelSource, Source, TokenizerSource};
 pub use self::stage::{Artifact, Stage, StageKind};
 use crate::device::DeviceSpec;

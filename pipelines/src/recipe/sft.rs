@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
 use super::source::Source;
 use crate::eval::AnswerMetric;
-use crate::learners::Recompute;
 use crate::train::{Direction, Schedule};
 
 /// Trains a decoder on the assistant's turns of chats, through a LoRA adapter or in full. The loss is the mean
@@ -49,7 +48,8 @@ pub struct Sft {
     /// How chats share a forward pass; the loss is the same. Default `SharedPrefix`.
     #[serde(default)]
     pub packing: Packing,
-    /// What is computed twice to save memory. Default `None`.
+    /// What is computed twice to save memory: `None`; `Layers`, every layer, in the backward pass; or `Auto`, which takes what fits into
+    /// the memory that is free when the stage begins, and smaller passes than `micro_tokens` where that helps. Default `None`.
     #[serde(default)]
     pub recompute: Recompute,
     /// Chats with more tokens are left out, and counted. Default 10240.
@@ -142,6 +142,18 @@ impl Sft {
     fn default_lr_schedule() -> Schedule {
         Schedule::WarmupCosine { warmup: 0.03, min_lr: 0.0 }
     }
+}
+
+/// What is computed twice to save memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Recompute {
+    /// Nothing: the fastest.
+    #[default]
+    None,
+    /// Every layer, in the backward pass: the intermediate results of one layer are kept instead of those of all.
+    Layers,
+    /// Nothing, if that fits into the free memory, else every layer.
+    Auto,
 }
 
 /// What is written around the turns of a chat.

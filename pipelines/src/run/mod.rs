@@ -23,6 +23,7 @@ mod results_csv;
 mod scout;
 mod scratch;
 mod sft;
+mod sft_passes;
 mod sft_samples;
 mod sources;
 mod targets;
@@ -42,6 +43,7 @@ pub use merge_lora::{MergeReport, merge};
 pub use predictor::{PredictorFile, Scored, StoredPredictor};
 pub(crate) use scout::{Scout, files_of};
 pub(crate) use sft::{files as sft_files, sample_options, step_plan, steps as sft_steps};
+pub(crate) use sft_passes::Passes;
 pub(crate) use value_head::value_prompts;
 
 use crate::device::DeviceSpec;

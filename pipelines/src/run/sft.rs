@@ -4,9 +4,10 @@ use super::context::{StageContext, StageEnd};
 use super::error::Error;
 use super::graph_questions::TRAIN;
 use super::merge_lora::copy_tokenizer;
+use super::sft_passes::Passes;
 use super::sft_samples::{SCORE, SampleAnswers};
 use crate::learners::{CausalLm, LmBatches, Neftune};
-use crate::recipe::{BestBy, Dtype, Sft};
+use crate::recipe::{BestBy, Dtype, Recompute, Sft};
 use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Hooks, TrainState, fit, stream};
 use burn::module::Module;
 use burn::tensor::FloatDType;
@@ -49,8 +50,8 @@ pub(crate) fn sample_options(stage: &Sft, positions: usize) -> SftOptions {
 }
 
 /// Which samples go into which step.
-pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, seed: u64) -> datasets::Result<StepPlan> {
-    let Sft { sequences_per_step, tokens_per_step, micro_tokens, packing, .. } = *stage;
+pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, micro_tokens: usize, seed: u64) -> datasets::Result<StepPlan> {
+    let Sft { sequences_per_step, tokens_per_step, packing, .. } = *stage;
     let config = PlanConfig { sequences_per_step, tokens_per_step, micro_tokens, packing };
     StepPlan::new(data, config, stream(seed, "data", &[]))
 }
@@ -79,7 +80,6 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
 
     let options = sample_options(stage, decoder.config().max_position_embeddings);
-    let plan = |data: &SftDataset| step_plan(stage, data, seed);
     let train = Arc::new(SftDataset::from_chats(&train_files, &tokenizer, &options)?);
     let counts = train.counts();
     context.say(&format!(
@@ -89,6 +89,12 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         counts.tokens,
         counts.supervised
     ));
+    let passes = Passes::of(&context.folder, stage, decoder.config(), &train, context.recipe.device.free_memory())?;
+    if stage.recompute == Recompute::Auto {
+        let Passes { micro_tokens, recompute } = passes;
+        context.say(&format!("recompute: {recompute:?}, up to {micro_tokens} tokens in a pass"));
+    }
+    let plan = |data: &SftDataset| step_plan(stage, data, passes.micro_tokens, seed);
     let train_plan = plan(&train)?;
     let steps_per_epoch = train_plan.steps_per_epoch();
     let steps = steps(stage, steps_per_epoch);
@@ -156,7 +162,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     }
     let train = LmBatches { noise, ..batches(train, train_plan, steps) };
     let data = FitData { train: Arc::new(train), valid: Arc::new(valid) };
-    let task = CausalLm { decoder, recompute: stage.recompute };
+    let task = CausalLm { decoder, recompute: passes.recompute };
     let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, fit_options, hooks)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
