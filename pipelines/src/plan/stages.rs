@@ -127,15 +127,21 @@ fn sft(scout: &Scout, index: usize, stage: &Sft) -> Result<StagePlan, Error> {
         let Passes { micro_tokens, recompute } = prepared.passes;
         notes.push(format!("`recompute: Auto` is {recompute:?} here, with up to {micro_tokens} tokens in a pass"));
     }
-    if counts.overlong > 0 {
-        notes.push(format!("{} chats are longer than `max_length` and left out", counts.overlong));
+    for (count, reason) in counts.dropped() {
+        notes.push(match reason {
+            "too long" => format!("{count} chats are longer than `max_length` and left out"),
+            _ => format!("{count} chats are left out: {reason}"),
+        });
+    }
+    if counts.truncated > 0 {
+        notes.push(format!("{} chats are cut to `max_length`", counts.truncated));
     }
     if stage.early_stopping.is_some() {
         notes.push("may stop earlier".into());
     }
     Ok(StagePlan {
-        records: Some(counts.read - counts.overlong),
-        tokens: Some(counts.tokens),
+        records: Some(counts.kept()),
+        tokens: Some(prepared.data.tokens(prepared.plan.epoch(0).all()).0),
         computed: Some(computed as u64),
         steps: Some(steps as u64),
         parameters: Some(frozen + trained),

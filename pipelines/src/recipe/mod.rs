@@ -9,6 +9,7 @@
 //!
 //! [`Document::load`] does the first two.
 
+mod chat;
 mod document;
 mod embed;
 mod glow;
@@ -32,6 +33,8 @@ use std::path::PathBuf;
 use ron::ser::PrettyConfig;
 use serde::{Deserialize, Serialize};
 
+pub use self::chat::{ChatData, ChatPart};
+pub(crate) use self::chat::{ChatPlace, PlaceKind};
 pub use self::document::{Document, load_templates};
 pub use self::embed::{Embed, Labels, Truncation};
 pub use self::glow::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling};

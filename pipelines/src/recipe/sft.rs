@@ -2,7 +2,7 @@
 
 use burn_lora::LoraConfig;
 use burn_models::text::{EndOfTurn, Learn, Mask, Thinking};
-use datasets::sft::Packing;
+use datasets::sft::{OnError, Overlong, Packing};
 use serde::{Deserialize, Serialize};
 
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
@@ -52,9 +52,17 @@ pub struct Sft {
     /// the memory that is free when the stage begins, and smaller passes than `micro_tokens` where that helps. Default `None`.
     #[serde(default)]
     pub recompute: Recompute,
-    /// Chats with more tokens are left out, and counted. Default 10240.
+    /// The most tokens of a chat: see `overlong`. Default 10240.
     #[serde(default = "Sft::default_max_length")]
     pub max_length: usize,
+    /// What becomes of longer chats: `Delete`, `TruncateEnd`, `KeepAnswer`, `Error`. What is left out or cut is counted. Default
+    /// `Delete`.
+    #[serde(default)]
+    pub overlong: Overlong,
+    /// What becomes of chats that cannot be used: `Stop` ends the run, `Skip` leaves them out and counts them by reason. Default
+    /// `Stop`.
+    #[serde(default)]
+    pub on_error: OnError,
     /// How the turns are written. Default `ChatMl`.
     #[serde(default)]
     pub framing: Framing,
@@ -96,8 +104,8 @@ pub struct Sft {
     /// `StepLr` counts optimizer steps. Default `WarmupCosine(warmup: 0.03)`.
     #[serde(default = "Sft::default_lr_schedule")]
     pub schedule: Schedule,
-    /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, or
-    /// `val.jsonl`, else `test.jsonl`, of a folder. Default none.
+    /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, the `split` of
+    /// `Chat` data, or `val.jsonl`, else `test.jsonl`, of a folder. Default none.
     #[serde(default)]
     pub eval: Option<Evaluation>,
     /// Answers some held-out chats in every evaluation, scores the answers, and keeps them in `samples/`; needs `eval`. Default

@@ -3,6 +3,7 @@
 //! What is on disk, and when a stage counts as finished, is described in [`folder`].
 
 mod answers;
+mod chats;
 mod context;
 mod embed;
 mod embedded;
@@ -30,6 +31,7 @@ mod targets;
 mod value_head;
 mod warm_up;
 
+pub(crate) use chats::{Chats, table as chats_table};
 pub use context::{StageContext, StageEnd, be_quiet, is_quiet, say};
 pub(crate) use embed::Embedder;
 pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Keys, Standardization, Table, glow_data};
@@ -42,7 +44,7 @@ pub(crate) use judge_data::JudgeData;
 pub use merge_lora::{MergeReport, merge};
 pub use predictor::{PredictorFile, Scored, StoredPredictor};
 pub(crate) use scout::{Scout, files_of};
-pub(crate) use sft::{files as sft_files, sample_options, step_plan, steps as sft_steps};
+pub(crate) use sft::{sample_options, step_plan, steps as sft_steps};
 pub(crate) use sft_passes::Passes;
 pub(crate) use value_head::value_prompts;
 
