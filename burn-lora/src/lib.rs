@@ -14,6 +14,7 @@ mod error;
 mod linear;
 mod merge;
 mod peft;
+mod quantize;
 mod stream;
 
 pub use attach::{Projections, attach, parameters};
@@ -22,4 +23,5 @@ pub use error::{Error, Result};
 pub use linear::{Adapter, LoraLinear};
 pub use merge::merge;
 pub use peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter, read_config, write_adapter};
+pub use quantize::{BLOCK, Quantization};
 pub use stream::Stream;

@@ -11,7 +11,7 @@ use crate::{LoraConfig, Stream};
 /// Adapters compute in f32 also when W is narrower; only their contribution is rounded, once.
 #[derive(Module, Debug)]
 pub struct LoraLinear {
-    /// W `[in, out]`.
+    /// W `[in, out]`; in fewer bits after [`LoraLinear::quantize`].
     pub weight: Param<Tensor<2>>,
     /// b `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
@@ -52,8 +52,9 @@ impl LoraLinear {
         drop: impl Fn(&Dropout, Tensor<D>) -> Tensor<D>,
     ) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        let Some(lora) = &self.lora else { return linear(x, self.weight.val(), bias) };
-        let y = lora.forward(x.clone(), drop(&lora.dropout, x), self.weight.val());
+        let weight = self.restored(x.dtype());
+        let Some(lora) = &self.lora else { return linear(x, weight, bias) };
+        let y = lora.forward(x.clone(), drop(&lora.dropout, x), weight);
         match bias {
             Some(bias) => y + bias.unsqueeze(),
             None => y,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, FloatDType};
-use burn_lora::{LoraConfig, read_adapter, write_adapter};
+use burn_lora::{LoraConfig, Projections, Quantization, read_adapter, write_adapter};
 
 use super::config::DecoderConfig;
 use super::model::Decoder;
@@ -68,6 +68,17 @@ impl Decoder {
         let mut model = burn_lora::attach(self, config, seed)?;
         model.lora = Some(config.clone());
         Ok(model)
+    }
+
+    /// Stores the weights of all linear layers but the head in fewer bits; adapters stay as they are.
+    ///
+    /// # Errors
+    /// When a layer's rows cannot be cut into blocks.
+    pub fn quantize(mut self, quantization: Quantization) -> Result<Self> {
+        for (_, linear) in self.projections_mut() {
+            linear.quantize(quantization)?;
+        }
+        Ok(self)
     }
 
     /// The settings of the attached adapters.

@@ -36,7 +36,7 @@ pub(super) fn tokenize(args: &BenchArgs, folder: &Path) -> Result<Figures> {
     let tokenizer = Tokenizer::builtin(Builtin::Decoder).map_err(Error::from)?;
     if args.twin.is_some() {
         std::fs::create_dir_all(folder.join("model"))?;
-        tokenizer.save(&folder.join("model")).map_err(Error::from)?;
+        tokenizer.save(folder.join("model")).map_err(Error::from)?;
         std::fs::write(folder.join("spec.json"), serde_json::json!({ "records": count }).to_string())?;
     }
     let started = Instant::now();

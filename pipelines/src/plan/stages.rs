@@ -185,6 +185,13 @@ pub(crate) fn sft_memory(
         memory.weights += trained * bytes;
         memory.gradients += trained * bytes;
     }
+    if let Some(quantization) = stage.quantize {
+        let stored: u64 = config.projections().iter().map(|(_, [input, output])| (input * output) as u64).sum();
+        let kept = if recompute { stored / config.num_hidden_layers.max(1) as u64 } else { stored };
+        memory.weights = memory.weights.saturating_sub(stored * bytes) + (stored as f64 * quantization.bytes()) as u64;
+        // Restored in f32.
+        memory.activations += kept * 4;
+    }
     if stage.ema.is_some() {
         memory.optimizer += trained * 4;
     }

@@ -1,6 +1,6 @@
 //! Supervised fine-tuning of a decoder, and merging of what it trained.
 
-use burn_lora::LoraConfig;
+use burn_lora::{LoraConfig, Quantization};
 use burn_models::text::{EndOfTurn, Learn, Mask, Thinking};
 use datasets::sft::{OnError, Overlong, Packing};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub struct Sft {
     /// The adapter to train. Default none: all weights are trained.
     #[serde(default)]
     pub lora: Option<LoraConfig>,
+    /// Stores the frozen weights of the linear layers in fewer bits, `Q8` or `Q4`, each restored when its layer computes (QLoRA); needs
+    /// `lora`, and `recompute: Layers`, without which all restored weights would be kept. Default none.
+    #[serde(default)]
+    pub quantize: Option<Quantization>,
     /// Number format of the weights that compute. Where all are trained, those are copies of masters in F32 that take the updates, and
     /// the model is written in this format. Default F32.
     #[serde(default)]

@@ -78,6 +78,10 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         Some(lora) => decoder.attach_lora(lora, stream(seed, "adapter", &[]))?,
         None => decoder,
     };
+    let decoder = match stage.quantize {
+        Some(quantization) => decoder.quantize(quantization)?,
+        None => decoder,
+    };
     let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
 
     let options = sample_options(stage, decoder.config().max_position_embeddings);

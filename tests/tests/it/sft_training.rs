@@ -311,3 +311,28 @@ fn the_tiny_recipes_leave_their_results() {
         assert_eq!(rows.iter().filter(|row| row.name == "sample_score").count(), 2);
     }
 }
+
+/// QLoRA: the losses of a frozen base in few bits are near those of the exact one, through the program and across an interruption.
+#[test]
+fn adapters_train_on_a_base_in_few_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, sets: &[&str]| {
+        let run = TinyRun::new(HEARTH, &folder.path().join(name), "Flex")
+            .of(&hearth_tests::workspace().join("recipes/tiny/workflowllm-sft.ron"))
+            .named("tiny-workflowllm-sft");
+        let all = ["stages.sft.recompute=Layers", "stages.sft.neftune=None"].iter().chain(sets);
+        all.fold(run, |run, set| run.set(set))
+    };
+    let loss = |run: &TinyRun| losses(&run.path("stages/01-sft"));
+    let exact = run("exact", &[]);
+    exact.ok(&[]);
+    for (bits, most) in [("Q8", 2e-3), ("Q4", 5e-2)] {
+        let stored = run(bits, &[&format!("stages.sft.quantize={bits}")]);
+        stored.ok(&[]);
+        let (exact, stored) = (loss(&exact), loss(&stored));
+        let furthest = exact.iter().zip(&stored).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(exact.len() == stored.len() && furthest > 1e-7 && furthest < most, "{bits}: {exact:?} {stored:?}");
+    }
+    let refused = run("refused", &["stages.sft.recompute=None", "stages.sft.quantize=Q8"]).run(&[]).expect_code(2);
+    assert!(refused.words().contains("all restored weights are kept"), "{}", refused.stderr);
+}

@@ -8,7 +8,7 @@ use super::{Place, Report, chats, graph_questions, judges};
 use crate::eval::UtilityOptions;
 use crate::recipe::{
     AdamW, BestBy, Checkpoint, DataSource, DecoderInit, EarlyStopping, Embed, EncoderInit, Evaluation, GlowEval,
-    GlowTrain, InitModel, MergeLora, ModelSource, Optim, PlaceKind, Recipe, Schedule, Sft, Source, Stage,
+    GlowTrain, InitModel, MergeLora, ModelSource, Optim, PlaceKind, Recipe, Recompute, Schedule, Sft, Source, Stage,
 };
 
 /// Nobody waits for more.
@@ -242,6 +242,17 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
     }
     if let Some(lora) = &stage.lora {
         self::lora(report, &place.at("lora"), lora);
+    }
+    if stage.quantize.is_some() {
+        let place = place.at("quantize");
+        if stage.lora.is_none() {
+            let problem = report.at(&place, "`quantize` needs an adapter: weights in few bits cannot be trained");
+            report.push(problem.help("leave it out, or add lora: (rank: 8)"));
+        } else if stage.recompute == Recompute::None {
+            let problem =
+                report.at(&place, "`quantize` saves nothing here: all restored weights are kept for the backward pass");
+            report.push(problem.help("add recompute: Layers, which keeps those of one layer"));
+        }
     }
     if let Err(problem) = stage.learn.validate() {
         report.add(&place.at("learn"), problem);
