@@ -145,6 +145,9 @@ pub struct PreviewArgs {
     /// Put ⟦ ⟧ around what is learned instead of colour; so it is too where there is no terminal or NO_COLOR is set
     #[arg(long)]
     pub plain: bool,
+    /// Put │ between tokens; what of a character falls into several of them shows as �
+    #[arg(long)]
+    pub tokens: bool,
     /// Write one page with everything, to look at in a browser, instead
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

@@ -32,7 +32,7 @@ pub(super) fn preview(args: &PreviewArgs) -> Result<()> {
         return Err(Error::File { path: args.recipe.clone(), reason });
     }
     let scout = Scout::new(recipe, fetch(&document)?)?;
-    let found = look(recipe, &scout, index, args.samples)?;
+    let found = look(recipe, &scout, index, args.samples, args.tokens)?;
     match &args.html {
         Some(path) => {
             datasets::atomic::write_file(path, html(&found).as_bytes()).map_err(RunError::from)?;

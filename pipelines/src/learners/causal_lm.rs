@@ -146,7 +146,8 @@ impl TrainStep for CausalLm {
             accumulator.accumulate(self, in_f32(self, gradients));
             totals = totals + shares;
         }
-        let scores = Scores::on_device(totals, item.weight, item.tokens);
+        let computed = item.micro.iter().map(|micro| micro.input.dims().iter().product::<usize>()).sum();
+        let scores = Scores::on_device(totals, item.weight, item.tokens).with_computed(computed);
         TrainOutput { grads: accumulator.grads(), item: scores }
     }
 }

@@ -18,6 +18,9 @@ use burn_models::text::Tokenizer;
 use datasets::sft::{SftCounts, SftDataset, SourceReport, StepPlan};
 use std::path::PathBuf;
 
+/// What stands between tokens, where they are told apart.
+const BORDER: &str = "│";
+
 /// A piece of a sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
@@ -163,14 +166,20 @@ impl Prepared {
         Ok(passes.iter().map(|samples| batch(samples).map(|b| b.computed())).sum::<datasets::Result<usize>>()?)
     }
 
-    fn sample(&self, number: u32) -> Result<Sample, Error> {
+    fn sample(&self, number: u32, borders: bool) -> Result<Sample, Error> {
         let number = number as usize;
         let ids = self.data.ids(number);
         let mut pieces = Vec::new();
         let mut add = |range: std::ops::Range<usize>, weight: f32| -> Result<(), Error> {
             if let Some(part) = ids.get(range).filter(|part| !part.is_empty()) {
                 // A character whose bytes fall into two pieces is shown as what is not one.
-                let text = self.tokenizer.decode_exact(part, false).or_else(|_| self.tokenizer.decode(part, false))?;
+                let text = |ids: &[u32]| {
+                    self.tokenizer.decode_exact(ids, false).or_else(|_| self.tokenizer.decode(ids, false))
+                };
+                let text = match borders {
+                    false => text(part)?,
+                    true => part.chunks(1).map(text).collect::<Result<Vec<_>, _>>()?.join(BORDER),
+                };
                 pieces.push(Piece { text, tokens: part.len(), weight });
             }
             Ok(())
@@ -186,11 +195,17 @@ impl Prepared {
     }
 }
 
-/// What stage `index`, an Sft stage, will train on; `samples` of it in full.
+/// What stage `index`, an Sft stage, will train on; `samples` of it in full, with `borders` between their tokens.
 ///
 /// # Errors
 /// Another sort of stage, or data that cannot be read.
-pub(crate) fn preview(recipe: &Recipe, scout: &Scout, index: usize, samples: usize) -> Result<Preview, Error> {
+pub(crate) fn preview(
+    recipe: &Recipe,
+    scout: &Scout,
+    index: usize,
+    samples: usize,
+    borders: bool,
+) -> Result<Preview, Error> {
     let Some(Stage::Sft(stage)) = scout.recipe().stages.get(index) else {
         return Err(Error::Stage { stage: recipe.name.clone(), reason: "this is no Sft stage".into() });
     };
@@ -205,7 +220,7 @@ pub(crate) fn preview(recipe: &Recipe, scout: &Scout, index: usize, samples: usi
         counts: prepared.data.counts(),
         sources: prepared.data.sources().to_vec(),
         lengths: prepared.data.lengths(),
-        samples: order.map(|number| prepared.sample(number)).collect::<Result<_, _>>()?,
+        samples: order.map(|number| prepared.sample(number, borders)).collect::<Result<_, _>>()?,
         first_step: prepared.passes(0)?,
         packing: format!("{:?}", stage.packing),
         tokens: prepared.data.tokens(epoch.all()),

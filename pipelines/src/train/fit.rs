@@ -113,10 +113,12 @@ impl<M> Hooks<M> {
 }
 
 /// The values that the strategy adds to a task's scores while training.
-const TRAIN_METRICS: [MetricSpec; 4] = [
+const TRAIN_METRICS: [MetricSpec; 5] = [
     MetricSpec::new("lr", "Learning rate", false),
     MetricSpec::new("grad_norm", "Gradient norm", false),
     MetricSpec::new("tokens_per_second", "Tokens/s", true),
+    // Above 1 is padding, below 1 is shared.
+    MetricSpec::new("computed_per_token", "Computed/token", false),
     MetricSpec::new("memory_mib", "Memory", false).unit("MiB"),
 ];
 

@@ -41,6 +41,8 @@ pub struct Scores {
     pub weight: f64,
     /// Tokens processed, without padding; 0 where the notion makes no sense.
     pub tokens: usize,
+    /// Places computed for them, padding included and what several share once; 0 where nobody counted.
+    pub computed: usize,
     pub(crate) device: Option<Tensor<1>>,
     pub(crate) outputs: Option<Tensor<1>>,
     pub(crate) values: Vec<(&'static str, f64)>,
@@ -49,7 +51,13 @@ pub struct Scores {
 impl Scores {
     /// Values on the device, in the order of [`Task::SCORES`]; shape [number of scores].
     pub fn on_device(values: Tensor<1>, weight: f64, tokens: usize) -> Self {
-        Self { weight, tokens, device: Some(values), outputs: None, values: Vec::new() }
+        Self { weight, tokens, computed: 0, device: Some(values), outputs: None, values: Vec::new() }
+    }
+
+    /// The same with the number of places that were computed.
+    pub fn with_computed(mut self, computed: usize) -> Self {
+        self.computed = computed;
+        self
     }
 
     /// The same with what [`Task::summarize`] is to see of this validation batch: any number of values.
@@ -66,6 +74,7 @@ impl Scores {
         };
         self.weight = other.weight;
         self.tokens += other.tokens;
+        self.computed += other.computed;
         self
     }
 

@@ -207,6 +207,9 @@ impl<M: Task> StepStrategy<M> {
         if scores.tokens > 0 && seconds > 0.0 {
             scores.values.push(("tokens_per_second", scores.tokens as f64 / seconds));
         }
+        if scores.tokens > 0 && scores.computed > 0 {
+            scores.values.push(("computed_per_token", scores.computed as f64 / scores.tokens as f64));
+        }
         if let Some(memory) = resident_mib() {
             scores.values.push(("memory_mib", memory));
         }
@@ -251,7 +254,7 @@ impl<M: Task> StepStrategy<M> {
             let scores = (further.score)(&model, run.state.step)?;
             values.extend(further.specs.iter().map(|spec| spec.name).zip(scores));
         }
-        let means = Scores { weight, tokens: 0, device: None, outputs: None, values };
+        let means = Scores { weight, tokens: 0, computed: 0, device: None, outputs: None, values };
         // One point per evaluation: the means of single batches would draw a saw.
         let item = TrainingItem::new(
             means.clone(),

@@ -58,6 +58,8 @@ fn what_is_learned_is_marked() {
     for (more, environment) in [(vec!["--plain"], ("CLICOLOR_FORCE", "1")), (vec![], ("NO_COLOR", "1"))] {
         assert_eq!(preview(&recipe, &more, &[environment]).expect_code(0).stdout, shown);
     }
+    let tokens = preview(&recipe, &["--tokens"], &[]).expect_code(0).stdout;
+    assert!(tokens.contains("⟦A│ <│i│>│") && tokens.contains("│<|im_end|>⟧"), "{tokens}");
     let one = preview(&recipe, &["--samples", "1"], &[]).expect_code(0).stdout;
     assert!(one.contains("sample 1") && !one.contains("sample 2"));
     assert!(!preview(&recipe, &["--samples", "0"], &[]).expect_code(0).stdout.contains("── sample"));

@@ -2,6 +2,7 @@
 
 use super::numbers::{checkpoint, clip, evaluation, lora, optim, schedule, scoring};
 use super::{Place, Report};
+use crate::learners::Recompute;
 use crate::recipe::{BestBy, Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, Source, Stage, ValueHeadTrain};
 use burn_models::glow::{GlowConfig, Head, RegressionTarget};
 
@@ -46,6 +47,11 @@ pub(super) fn value_head(report: &mut Report, place: &Place, stage: &ValueHeadTr
     }
     if let Some(config) = &stage.lora {
         lora(report, &place.at("lora"), config);
+    }
+    if stage.lora.is_none() && stage.recompute == Recompute::Layers {
+        let problem =
+            report.at(&place.at("recompute"), "nothing is recomputed in a frozen decoder: only the head is trained");
+        report.push(problem.help("leave it out, or add lora: (rank: 8)"));
     }
     optim(report, place, &stage.optim, stage.lora.is_some());
     schedule(report, place, &stage.schedule, &stage.optim);
