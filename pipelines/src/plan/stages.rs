@@ -178,7 +178,7 @@ fn merge(context: &StageContext, stage: &MergeLora) -> Result<StagePlan, Error> 
     let disk = match stage.dtype {
         MergeDtype::Keep => stored,
         MergeDtype::F32 => parameters * 4,
-        MergeDtype::Bf16 => parameters * 2,
+        MergeDtype::Bf16 | MergeDtype::F16 => parameters * 2,
     };
     // Base and merged weights, in f32.
     let memory = Memory { weights: parameters * 8, ..Memory::default() };

@@ -39,9 +39,10 @@ pub(crate) use graph_questions::templates as load_words;
 pub use hashes::Hashes;
 pub(crate) use judge_data::JudgeData;
 pub use merge_lora::{MergeReport, merge};
+pub(crate) use merge_lora::{WriteModel, write_model};
 pub use predictor::{PredictorFile, Scored, StoredPredictor};
 pub(crate) use scout::{Scout, files_of};
-pub(crate) use sft::{files as sft_files, sample_options, step_plan, steps as sft_steps};
+pub(crate) use sft::{adapter_folder, files as sft_files, sample_options, step_plan, steps as sft_steps};
 pub(crate) use value_head::value_prompts;
 
 use crate::device::DeviceSpec;

@@ -16,6 +16,7 @@ mod end_to_end;
 mod eval_intervals;
 mod eval_metrics;
 mod eval_suites;
+mod export;
 mod glow_contrast;
 mod glow_examples;
 mod glow_properties;
