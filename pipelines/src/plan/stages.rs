@@ -5,7 +5,7 @@ use super::memory::{Memory, Pass, activations, head, inference};
 use crate::preview::Prepared;
 use crate::recipe::{Dtype, Embed, GlowTrain, MergeDtype, MergeLora, Sft, Source, Stage, ValueHeadTrain};
 use crate::run::{
-    EmbeddedData, Embedder, Error, JudgeData, Scout, StageContext, questions_file, sft_steps, value_prompts,
+    EmbeddedData, Embedder, Error, JudgeData, Reader, Scout, StageContext, questions_file, sft_steps, value_prompts,
 };
 use burn::module::Module;
 use burn_models::decoder::DecoderConfig;
@@ -205,19 +205,23 @@ pub(super) fn embedder<T>(
 
 fn embed(context: &StageContext, stage: &Embed) -> Result<StagePlan, Error> {
     embedder(context, stage, |embedder, index| {
-        let config = DecoderConfig::from_folder(&embedder.info.llm)?;
+        let reader = embedder.reader()?;
         let work = embedder.work(index)?;
         let longest = work.prompts.iter().map(Vec::len).max().unwrap_or(0) as u64;
         let tokens = longest.max(stage.batch_tokens as u64);
         let pass = Pass { tokens, rows: 0 };
         let bytes = size(stage.dtype);
-        let parameters = config.num_parameters();
-        let vectors = (work.prompts.len() * config.hidden_size + work.text_tokens.len() * work.text_width) as u64 * 4;
-        let memory = Memory {
-            weights: parameters * bytes + vectors,
-            activations: inference(&config, pass, bytes),
-            ..Memory::default()
+        let vectors = (work.prompts.len() * reader.width() + work.text_tokens.len() * work.text_width) as u64 * 4;
+        let (parameters, activations) = match &reader {
+            Reader::Decoder(config) => (config.num_parameters(), inference(config, pass, bytes)),
+            // Of a layer: the hidden states, queries, keys, values, and what the feed-forward part makes of them.
+            Reader::Encoder(encoder) => {
+                let config = encoder.encoder().config();
+                let wide = 8 * config.hidden_size + 2 * config.intermediate_size;
+                (encoder.encoder().num_params() as u64, tokens * wide as u64 * 4)
+            }
         };
+        let memory = Memory { weights: parameters * bytes + vectors, activations, ..Memory::default() };
         let prompt_tokens: usize = work.prompts.iter().map(Vec::len).sum();
         let text_tokens: usize = work.text_tokens.iter().sum();
         let notes = vec![format!(
@@ -252,8 +256,8 @@ pub(super) fn embedded(scout: &Scout, source: &Source) -> Result<(FloraIndex, us
             let (index, stage) = found.ok_or_else(missing)?;
             scout.look(index, |context| {
                 embedder(context, stage, |embedder, index| {
-                    let config = DecoderConfig::from_folder(&embedder.info.llm)?;
-                    Ok((index.clone(), config.hidden_size, embedder.sentence_encoder()?.dim()))
+                    let text = embedder.sentence_encoder(&embedder.info.text)?.dim();
+                    Ok((index.clone(), embedder.reader()?.width(), text))
                 })
             })
         }

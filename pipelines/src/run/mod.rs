@@ -22,6 +22,7 @@ mod predictor;
 mod results_csv;
 mod scout;
 mod scratch;
+mod sentences;
 mod sft;
 mod sft_samples;
 mod sources;
@@ -42,6 +43,7 @@ pub use merge_lora::{MergeReport, merge};
 pub(crate) use merge_lora::{WriteModel, write_model};
 pub use predictor::{PredictorFile, Scored, StoredPredictor};
 pub(crate) use scout::{Scout, files_of};
+pub(crate) use sentences::{Reader, prompted_rows};
 pub(crate) use sft::{adapter_folder, files as sft_files, sample_options, step_plan, steps as sft_steps};
 pub(crate) use value_head::value_prompts;
 
