@@ -17,6 +17,7 @@ mod eval_intervals;
 mod eval_metrics;
 mod eval_suites;
 mod export;
+mod flora_baselines;
 mod glow_contrast;
 mod glow_examples;
 mod glow_properties;
