@@ -85,8 +85,10 @@ impl Write for AtomicFile {
 /// without that, it leaves nothing behind; what a killed process left is removed by the next one.
 #[derive(Debug)]
 pub struct AtomicFolder {
+    /// Its final place.
+    target: PathBuf,
+    /// Where it is filled.
     path: PathBuf,
-    scratch: PathBuf,
     /// Where an older folder of that name waits until the new one is in its place.
     old: PathBuf,
 }
@@ -116,12 +118,12 @@ impl AtomicFolder {
             (false, _) => {}
         }
         fs::create_dir_all(&scratch).map_err(Error::io(&path, "create the folder"))?;
-        Ok(Self { path, scratch, old })
+        Ok(Self { target: path, path: scratch, old })
     }
 
     /// Where to write.
     pub fn path(&self) -> &Path {
-        &self.scratch
+        &self.path
     }
 
     /// Puts the folder in its place; one that is there goes with all that is in it.
@@ -129,16 +131,16 @@ impl AtomicFolder {
     /// # Errors
     /// A disk that refuses. The older folder is then where it was.
     pub fn commit(self) -> Result<()> {
-        let replaces = self.path.exists();
+        let replaces = self.target.exists();
         if replaces {
-            fs::rename(&self.path, &self.old).map_err(Error::io(&self.path, "replace"))?;
+            fs::rename(&self.target, &self.old).map_err(Error::io(&self.target, "replace"))?;
         }
-        if let Err(error) = fs::rename(&self.scratch, &self.path) {
+        if let Err(error) = fs::rename(&self.path, &self.target) {
             if replaces {
                 // The first error is the one to tell.
-                let _ = fs::rename(&self.old, &self.path);
+                let _ = fs::rename(&self.old, &self.target);
             }
-            return Err(Error::io(&self.path, "rename")(error));
+            return Err(Error::io(&self.target, "rename")(error));
         }
         if replaces {
             fs::remove_dir_all(&self.old).map_err(Error::io(&self.old, "remove"))?;
@@ -150,7 +152,7 @@ impl AtomicFolder {
 impl Drop for AtomicFolder {
     fn drop(&mut self) {
         // After an error there is nobody to tell a second one.
-        let _ = fs::remove_dir_all(&self.scratch);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
