@@ -120,6 +120,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A conversation in which there is no reply to learn.
+    #[error("{problem}")]
+    NothingLearned {
+        /// What is missing.
+        problem: String,
+    },
     /// From the adapters.
     #[error(transparent)]
     Lora(#[from] burn_lora::Error),

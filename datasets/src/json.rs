@@ -110,6 +110,20 @@ pub(crate) fn parse_object(path: &Path, line: u64, text: &str) -> Result<Map<Str
     }
 }
 
+/// Parses JSON that stands as a text under `key`.
+pub(crate) fn parse_value(path: &Path, line: u64, key: &str, text: &str, expected: &str) -> Result<Value> {
+    let trail = Trail::default();
+    parse_with(path, line, text, &trail, StrictValue(&trail)).map_err(|error| {
+        let found = match error {
+            Error::Record(record) => {
+                format!("a text that is not JSON ({} where {} has to be)", record.found, record.expected)
+            }
+            other => other.to_string(),
+        };
+        wrong(path, line, key, expected, found, "")
+    })
+}
+
 /// An error about the value of a key.
 pub(crate) fn wrong(
     path: &Path,
@@ -145,8 +159,9 @@ pub(crate) fn kind(value: &Value) -> String {
 }
 
 fn describe(path: &Path, line: u64, trail: &Trail, error: &serde_json::Error) -> Error {
-    // A line is one line to the parser too, so its column is ours; 0 means that it has none.
+    // 0 means that the parser knows no place. Only an element of an array has several lines.
     let column = (error.column() > 0).then_some(error.column());
+    let line = line + (error.line() as u64).saturating_sub(1);
     let (expected, found, remedy) = match trail.problem.take() {
         Some(problem) => (problem.expected, problem.found, problem.remedy),
         None => {

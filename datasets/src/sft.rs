@@ -1,61 +1,28 @@
 //! Samples for supervised training of a causal language model: token ids, and which of them are learned.
 
 mod batch;
+mod counts;
 mod disk;
+mod options;
+mod overlong;
 mod plan;
+mod read;
 mod sharing;
 
 pub use batch::{Layout, SftBatch};
+pub use counts::{SftCounts, SourceReport, counts_table};
+pub use options::{OnError, Overlong, SftOptions};
 pub use plan::{EpochPlan, Packing, PlanConfig, StepPlan};
+pub use read::{Part, SftSelection};
 pub use sharing::Sharing;
 
-use crate::chat::{ChatReader, ChatRecord};
-use crate::error::{Error, Result};
+use crate::chat::Amount;
+use crate::error::Result;
 use crate::json::wrong;
-use burn_models::text::{SuperviseOptions, Supervised, Tokenizer};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use burn_models::text::Supervised;
+use overlong::{Fitted, fit};
 use std::ops::Range;
 use std::path::Path;
-
-/// How many conversations are tokenised at a time.
-const CHUNK: usize = 512;
-
-/// What to do with a sample that is longer than the limit. It is never cut: a cut sample would teach to stop early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Overlong {
-    /// Leave it out and count it.
-    #[default]
-    Delete,
-    /// Stop, naming its place.
-    Error,
-}
-
-/// How conversations become samples.
-#[derive(Debug, Clone, Default)]
-pub struct SftOptions {
-    /// How a conversation is written, and which replies are learned.
-    pub supervise: SuperviseOptions,
-    /// The most tokens of a sample; none for no limit.
-    pub max_length: Option<usize>,
-    /// What to do with longer ones.
-    pub overlong: Overlong,
-}
-
-/// What became of the conversations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SftCounts {
-    /// Conversations read.
-    pub read: u64,
-    /// Conversations left out because they are longer than the limit.
-    pub overlong: u64,
-    /// Tokens of the samples.
-    pub tokens: u64,
-    /// Tokens that are learned.
-    pub supervised: u64,
-    /// The length of the longest sample.
-    pub longest: u64,
-}
 
 /// Samples in one row of ids. A sample costs 4 bytes a token and about 30 more.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +35,10 @@ pub struct SftDataset {
     span_weights: Vec<f32>,
     span_offsets: Vec<u64>,
     lines: Vec<u32>,
+    /// The samples before the end of each source, and how much of the source an epoch takes.
+    parts: Vec<(u64, Amount)>,
     counts: SftCounts,
+    sources: Vec<SourceReport>,
 }
 
 impl Default for SftDataset {
@@ -81,92 +51,53 @@ impl Default for SftDataset {
             span_weights: Vec::new(),
             span_offsets: vec![0],
             lines: Vec::new(),
+            parts: Vec::new(),
             counts,
+            sources: Vec::new(),
         }
     }
 }
 
 impl SftDataset {
-    /// Reads and tokenises one file of conversations: see [`SftDataset::from_chats`].
-    ///
-    /// # Errors
-    /// The same.
-    pub fn from_chat(path: &Path, tokenizer: &Tokenizer, options: &SftOptions) -> Result<Self> {
-        Self::from_chats(&[path], tokenizer, options)
-    }
-
-    /// Reads and tokenises files of conversations, one after the other as if they were one; lines count on from file to file,
-    /// but not in messages.
-    ///
-    /// # Errors
-    /// Fails on a malformed line, on a conversation that the chat template refuses or in which nothing is learned, and
-    /// when no sample is left; each names its place.
-    pub fn from_chats<P: AsRef<Path>>(paths: &[P], tokenizer: &Tokenizer, options: &SftOptions) -> Result<Self> {
-        let mut dataset = Self::default();
-        let mut before = 0;
-        for path in paths {
-            before += dataset.read(path.as_ref(), before, tokenizer, options)?;
-        }
-        if dataset.is_empty() {
-            let SftCounts { read, overlong, .. } = dataset.counts;
-            let limit = options.max_length.unwrap_or_default();
-            let detail = format!("{read} conversations, {overlong} of them longer than {limit} tokens");
-            let path = paths.first().map(|path| path.as_ref().to_path_buf()).unwrap_or_default();
-            return Err(Error::Empty { path, detail });
-        }
-        Ok(dataset)
-    }
-
-    /// Adds the conversations of one file, after `before` lines of others; gives the number of its lines.
-    fn read(&mut self, path: &Path, before: u64, tokenizer: &Tokenizer, options: &SftOptions) -> Result<u64> {
-        let mut reader = ChatReader::open(path)?;
-        loop {
-            let chunk = reader.by_ref().take(CHUNK).collect::<Result<Vec<ChatRecord>>>()?;
-            if chunk.is_empty() {
-                break;
-            }
-            let samples: Vec<Result<Vec<Supervised>>> = chunk
-                .par_iter()
-                .map(|record| {
-                    let tools = record.tools.as_deref();
-                    tokenizer.supervised_chats(&record.messages, tools, &options.supervise).map_err(|source| {
-                        Error::Text { path: path.to_path_buf(), line: record.line, source: Box::new(source) }
-                    })
-                })
-                .collect();
-            for (record, sample) in chunk.iter().zip(samples) {
-                for sample in sample? {
-                    let kept = self.len();
-                    self.push(path, record.line, &sample, options)?;
-                    if let Some(line) = self.lines.get_mut(kept) {
-                        *line = u32::try_from(before + record.line).unwrap_or(u32::MAX);
-                    }
-                }
-            }
-        }
-        Ok(reader.lines())
-    }
-
     /// Adds one sample, or counts it as too long; `path` and `line` are its place in messages.
     ///
     /// The first id is learned by nothing: there is nothing before it to say it from.
+    ///
+    /// # Errors
+    /// A sample in which nothing is learned, and one that is too long where that is an error.
     pub fn push(&mut self, path: &Path, line: u64, sample: &Supervised, options: &SftOptions) -> Result<()> {
-        let Supervised { ids, weights } = sample;
-        self.counts.read += 1;
-        if let Some(limit) = options.max_length
-            && ids.len() > limit
-        {
-            if options.overlong == Overlong::Error {
-                let expected = format!("at most {limit} tokens");
+        let mut counts = self.counts;
+        counts.read += 1;
+        self.take(path, line, fit(sample.clone(), options), options, &mut counts)?;
+        self.counts = counts;
+        Ok(())
+    }
+
+    /// Adds a sample that is within the limit, and counts it.
+    fn take(
+        &mut self,
+        path: &Path,
+        line: u64,
+        fitted: Fitted,
+        options: &SftOptions,
+        counts: &mut SftCounts,
+    ) -> Result<()> {
+        let (Supervised { ids, weights }, cut) = match fitted {
+            Fitted::Whole(sample) => (sample, false),
+            Fitted::Cut(sample) => (sample, true),
+            Fitted::TooLong(length) if options.overlong == Overlong::Error => {
+                let expected = format!("at most {} tokens", options.max_length.unwrap_or_default());
                 let remedy = "shorten it, raise max_length, or set overlong: Delete";
-                return Err(wrong(path, line, "", expected, ids.len().to_string(), remedy));
+                return Err(wrong(path, line, "", expected, length.to_string(), remedy));
             }
-            self.counts.overlong += 1;
-            return Ok(());
-        }
+            Fitted::TooLong(_) => {
+                counts.overlong += 1;
+                return Ok(());
+            }
+        };
         let mut spans: Vec<[u32; 2]> = Vec::new();
         let mut span_weights: Vec<f32> = Vec::new();
-        for (at, &weight) in (0..ids.len() as u32).zip(weights).skip(1).filter(|(_, weight)| **weight > 0.0) {
+        for (at, &weight) in (0..ids.len() as u32).zip(&weights).skip(1).filter(|(_, weight)| **weight > 0.0) {
             match (spans.last_mut(), span_weights.last()) {
                 (Some([_, end]), Some(before)) if *end == at && *before == weight => *end = at + 1,
                 _ => {
@@ -179,10 +110,11 @@ impl SftDataset {
             let found = format!("none among {}", ids.len());
             return Err(wrong(path, line, "", "at least one token to learn", found, "an assistant's reply is missing"));
         }
-        self.counts.tokens += ids.len() as u64;
-        self.counts.supervised += spans.iter().map(|[first, end]| u64::from(end - first)).sum::<u64>();
-        self.counts.longest = self.counts.longest.max(ids.len() as u64);
-        self.ids.extend_from_slice(ids);
+        counts.truncated += u64::from(cut);
+        counts.tokens += ids.len() as u64;
+        counts.supervised += spans.iter().map(|[first, end]| u64::from(end - first)).sum::<u64>();
+        counts.longest = counts.longest.max(ids.len() as u64);
+        self.ids.extend_from_slice(&ids);
         self.offsets.push(self.ids.len() as u64);
         self.spans.extend(spans);
         self.span_weights.extend(span_weights);
@@ -204,6 +136,26 @@ impl SftDataset {
     /// What became of the conversations.
     pub fn counts(&self) -> SftCounts {
         self.counts
+    }
+
+    /// What became of the records of each source; nothing where samples were pushed one by one.
+    pub fn sources(&self) -> &[SourceReport] {
+        &self.sources
+    }
+
+    /// The samples of each source, and how much of them an epoch takes: first and end, and copies and further ones.
+    fn parts(&self) -> Vec<(Range<usize>, (usize, usize))> {
+        let mut first = 0;
+        let part = |(end, amount): &(u64, Amount)| {
+            let range = first..*end as usize;
+            first = range.end;
+            (range.clone(), amount.of(range.len()))
+        };
+        let mut parts: Vec<_> = self.parts.iter().map(part).collect();
+        if first < self.len() {
+            parts.push((first..self.len(), (1, 0)));
+        }
+        parts
     }
 
     /// The ids of a sample.
@@ -236,6 +188,17 @@ impl SftDataset {
     /// The number of ids of every sample.
     pub fn lengths(&self) -> Vec<u32> {
         self.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as u32).collect()
+    }
+
+    /// The ids of some samples together, and those of them that are learned.
+    ///
+    /// # Panics
+    /// When there is no such sample.
+    pub fn tokens(&self, samples: &[u32]) -> (u64, u64) {
+        samples.iter().fold((0, 0), |(tokens, learned), sample| {
+            let spans = self.learned(*sample as usize).map(|(span, _)| span.len() as u64).sum::<u64>();
+            (tokens + self.ids(*sample as usize).len() as u64, learned + spans)
+        })
     }
 
     /// The weights of all learned ids of some samples together: what their summed loss is divided by. Where every token counts
@@ -277,7 +240,7 @@ mod tests {
         assert_eq!(dataset.learned(1).next(), Some((1..2, 1.0)));
         assert_eq!((dataset.line(1), dataset.lengths()), (4, vec![6, 2]));
         assert_eq!(dataset.weight(&[0, 1]), 4.0);
-        let counts = SftCounts { read: 3, overlong: 1, tokens: 8, supervised: 4, longest: 6 };
+        let counts = SftCounts { read: 3, overlong: 1, tokens: 8, supervised: 4, longest: 6, ..SftCounts::default() };
         assert_eq!(dataset.counts(), counts);
     }
 

@@ -38,22 +38,27 @@ impl Split {
     /// # Errors
     /// Fails where shards such as `train-00001-of-00003.jsonl` are not all there.
     pub fn files(self, folder: &Path) -> Result<Vec<PathBuf>> {
-        for ending in ENDINGS {
-            let whole = folder.join(format!("{}{ending}", self.name()));
-            if whole.is_file() {
-                return Ok(vec![whole]);
-            }
-        }
-        let [under, dash] = ["_", "-"].map(|sign| format!("{}{sign}", self.name()));
-        let mut names = names(folder, |name| {
-            (name.starts_with(&under) || name.starts_with(&dash)) && ENDINGS.iter().any(|ending| name.ends_with(ending))
-        })?;
-        // Beside its plain text a compressed shard is the same one again.
-        let all = names.clone();
-        names.retain(|name| name.strip_suffix(".zst").is_none_or(|plain| !all.iter().any(|other| other == plain)));
-        all_shards(folder, &names)?;
-        Ok(names.into_iter().map(|name| folder.join(name)).collect())
+        files_named(folder, self.name(), &ENDINGS)
     }
+}
+
+/// The file `name` with the first of these endings, else its shards, `name_*` and `name-*`.
+pub(crate) fn files_named(folder: &Path, name: &str, endings: &[&str]) -> Result<Vec<PathBuf>> {
+    for ending in endings {
+        let whole = folder.join(format!("{name}{ending}"));
+        if whole.is_file() {
+            return Ok(vec![whole]);
+        }
+    }
+    let [under, dash] = ["_", "-"].map(|sign| format!("{name}{sign}"));
+    let mut names = names(folder, |name| {
+        (name.starts_with(&under) || name.starts_with(&dash)) && endings.iter().any(|ending| name.ends_with(ending))
+    })?;
+    // Beside its plain text a compressed shard is the same one again.
+    let all = names.clone();
+    names.retain(|name| name.strip_suffix(".zst").is_none_or(|plain| !all.iter().any(|other| other == plain)));
+    all_shards(folder, &names)?;
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
 /// How the names of files of records end.
@@ -77,7 +82,7 @@ pub fn matching(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The names in a folder that are wanted, in natural order.
-fn names(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+pub(crate) fn names(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "read the folder"))? {
         let entry = entry.map_err(Error::io(folder, "read the folder"))?;

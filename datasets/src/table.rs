@@ -1,9 +1,11 @@
-//! Rows in and out of commands: JSON lines or Parquet, files or the standard streams.
+//! Rows in and out of commands: JSON lines, a JSON array or Parquet, files or the standard streams.
 //!
-//! The name `-` means the standard input or output. What a file holds is seen from its first bytes, not from its name;
+//! The name `-` means the standard input or output. What a file holds is seen from its first bytes, not from its name, and
+//! either sort of JSON may be compressed;
 //! what is written follows the name: `.parquet` and `.pq` give Parquet, everything else JSON lines, `.zst` compressed ones. Output files appear
 //! under their name only when they are complete.
 
+mod array;
 mod parquet;
 mod write;
 
@@ -12,12 +14,13 @@ pub use write::{EmbeddingWriter, RowWriter};
 use crate::error::{Error, Result};
 use crate::json::parse_object;
 use crate::lines::Lines;
+use array::ArrayRows;
 use parquet::ParquetRows;
 use serde_json::{Map, Value};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// The longest line of a file of rows, in bytes.
+/// The longest line or element of a file of rows, in bytes.
 pub const MAX_LINE_BYTES: usize = 256 << 20;
 
 /// How a Parquet file begins.
@@ -32,14 +35,62 @@ pub struct Row {
     pub map: Map<String, Value>,
 }
 
+/// A row as text, with its place.
+#[derive(Debug, Clone)]
+pub(crate) struct RowText {
+    /// The line, or the row of a table, from 1.
+    pub(crate) line: u64,
+    /// The bytes before it in its line.
+    column: usize,
+    /// Its number in a JSON array, from 0.
+    element: Option<u64>,
+    pub(crate) text: String,
+}
+
+/// What is asked of every line.
+const OBJECT: &str = "one JSON object a line";
+
+impl RowText {
+    /// The keys and values of the row.
+    pub(crate) fn parse(&self, path: &Path) -> Result<Map<String, Value>> {
+        parse_object(path, self.line, &self.text).map_err(|error| match error {
+            Error::Record(mut record) => {
+                if record.line == self.line {
+                    record.column = record.column.map(|column| column + self.column);
+                }
+                if self.element.is_some() && record.expected == OBJECT {
+                    record.expected = "a JSON object".to_owned();
+                }
+                self.within(Error::Record(record))
+            }
+            other => other,
+        })
+    }
+
+    /// The same error with the number of the element before its key, as in `[17].messages`.
+    pub(crate) fn within(&self, error: Error) -> Error {
+        match (error, self.element) {
+            (Error::Record(mut record), Some(element)) => {
+                let dot = if record.key.is_empty() || record.key.starts_with('[') { "" } else { "." };
+                record.key = format!("[{element}]{dot}{}", record.key);
+                Error::Record(record)
+            }
+            (error, _) => error,
+        }
+    }
+}
+
 /// Reads rows one by one.
 pub struct RowReader {
     path: PathBuf,
     source: Source,
+    /// After a fault of the file there is nothing to go on with.
+    failed: bool,
 }
 
 enum Source {
     Lines(Box<Lines<Box<dyn BufRead + Send>>>),
+    Array(Box<ArrayRows>),
     Parquet(Box<ParquetRows>),
 }
 
@@ -51,28 +102,76 @@ impl std::fmt::Debug for RowReader {
 
 /// Opens a file of rows, or the standard input for `-`.
 pub fn read_rows(path: &Path) -> Result<RowReader> {
-    let mut reader: Box<dyn BufRead + Send> = if is_standard_stream(path) {
-        crate::lines::unpacked(BufReader::new(std::io::stdin())).map_err(Error::io(path, "read"))?
-    } else {
-        crate::lines::reader(path)?
-    };
-    let is_parquet = reader.fill_buf().map_err(Error::io(path, "read"))?.starts_with(PARQUET_MAGIC);
-    let source = if !is_parquet {
-        Source::Lines(Box::new(Lines::new(reader, path, MAX_LINE_BYTES)))
-    } else if is_standard_stream(path) {
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
-        Source::Parquet(Box::new(ParquetRows::from_bytes(path, bytes)?))
-    } else {
-        Source::Parquet(Box::new(ParquetRows::open(path)?))
-    };
-    Ok(RowReader { path: path.to_path_buf(), source })
+    RowReader::open(path, MAX_LINE_BYTES)
 }
 
 impl RowReader {
+    /// Opens a file, or the standard input for `-`; a line or element of JSON may have so many bytes.
+    pub(crate) fn open(path: &Path, limit: usize) -> Result<Self> {
+        let mut reader: Box<dyn BufRead + Send> = if is_standard_stream(path) {
+            crate::lines::unpacked(BufReader::new(std::io::stdin())).map_err(Error::io(path, "read"))?
+        } else {
+            crate::lines::reader(path)?
+        };
+        let head = match reader.fill_buf() {
+            Ok(head) => head,
+            // Text that cannot be unpacked: the line says so.
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::Other) => &[],
+            Err(error) => return Err(Error::io(path, "read")(error)),
+        };
+        let source = if head.starts_with(PARQUET_MAGIC) {
+            Source::Parquet(Box::new(if is_standard_stream(path) {
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
+                ParquetRows::from_bytes(path, bytes)?
+            } else {
+                ParquetRows::open(path)?
+            }))
+        } else if array::is_array(head) {
+            Source::Array(Box::new(ArrayRows::new(reader, path, limit)))
+        } else {
+            Source::Lines(Box::new(Lines::new(reader, path, limit)))
+        };
+        Ok(Self { path: path.to_path_buf(), source, failed: false })
+    }
+
     /// The file's name; `-` for the standard input.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether empty cells are nulls.
+    pub(crate) fn is_table(&self) -> bool {
+        matches!(self.source, Source::Parquet(_))
+    }
+
+    /// Whether it ended with a fault of the file.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.failed
+    }
+
+    /// The number of lines, or rows of a table, taken so far.
+    pub(crate) fn lines(&self) -> u64 {
+        match &self.source {
+            Source::Lines(lines) => lines.number(),
+            Source::Array(array) => array.lines(),
+            Source::Parquet(rows) => rows.taken(),
+        }
+    }
+
+    /// The next row as text; none after the last one, and none after a fault of the file.
+    pub(crate) fn next_text(&mut self) -> Result<Option<RowText>> {
+        if self.failed {
+            return Ok(None);
+        }
+        let plain = |line, text: String| RowText { line, column: 0, element: None, text };
+        let next = match &mut self.source {
+            Source::Parquet(rows) => rows.next_text().map(|row| row.map(|(line, text)| plain(line, text))),
+            Source::Array(array) => array.next_text(),
+            Source::Lines(lines) => lines.next_line().map(|row| row.map(|(line, text)| plain(line, text.to_owned()))),
+        };
+        self.failed = next.is_err();
+        next
     }
 }
 
@@ -80,14 +179,16 @@ impl Iterator for RowReader {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.source {
-            Source::Parquet(rows) => rows.next_row().transpose(),
-            Source::Lines(lines) => match lines.next_line() {
-                Ok(Some((line, text))) => Some(parse_object(&self.path, line, text).map(|map| Row { line, map })),
-                Ok(None) => None,
-                Err(error) => Some(Err(error)),
-            },
-        }
+        let row = match self.next_text() {
+            Ok(row) => row?,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(row.parse(&self.path).map(|mut map| {
+            if self.is_table() {
+                map.retain(|_, value| !value.is_null());
+            }
+            Row { line: row.line, map }
+        }))
     }
 }
 

@@ -50,6 +50,16 @@ impl DeviceSpec {
         !(self == Self::Ndarray && dtype == Dtype::Bf16)
     }
 
+    /// Bytes that are free on the device, where that can be found out: of a CPU's memory from the system (Linux), of a GPU's from
+    /// `nvidia-smi`.
+    pub fn free_memory(self) -> Option<u64> {
+        match self {
+            Self::Cuda(index) => free_on_gpu(index),
+            Self::Auto if self.is_compiled() => free_on_gpu(0),
+            _ => free_on_host(),
+        }
+    }
+
     /// The device itself.
     ///
     /// # Errors
@@ -73,6 +83,25 @@ impl DeviceSpec {
             },
         }
     }
+}
+
+fn free_on_gpu(index: usize) -> Option<u64> {
+    let arguments = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", &index.to_string()];
+    let output = std::process::Command::new("nvidia-smi").args(arguments).output().ok()?;
+    let mib: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
+    output.status.success().then_some(mib << 20)
+}
+
+/// What the system can give, within the limit of the process' group.
+fn free_on_host() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let system = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    });
+    let group = |name: &str| read(&format!("/sys/fs/cgroup/{name}"))?.trim().parse::<u64>().ok();
+    let group = group("memory.max").zip(group("memory.current")).map(|(most, used)| most.saturating_sub(used));
+    system.into_iter().chain(group).min()
 }
 
 /// CUDA GPUs that can be used now; 0, without an error, where there is no driver.

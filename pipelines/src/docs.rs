@@ -13,6 +13,7 @@ const SOURCES: &[&str] = &[
     include_str!("recipe/mod.rs"),
     include_str!("recipe/stage.rs"),
     include_str!("recipe/source.rs"),
+    include_str!("recipe/chat.rs"),
     include_str!("recipe/hub.rs"),
     include_str!("recipe/graph_questions.rs"),
     include_str!("recipe/sft.rs"),
@@ -40,6 +41,9 @@ const SOURCES: &[&str] = &[
     include_str!("../../datasets/src/render.rs"),
     include_str!("../../datasets/src/graph_questions.rs"),
     include_str!("../../datasets/src/graph_questions/question.rs"),
+    include_str!("../../datasets/src/chat/format.rs"),
+    include_str!("../../datasets/src/chat/split.rs"),
+    include_str!("../../datasets/src/sft/options.rs"),
     include_str!("../../datasets/src/sft/plan.rs"),
     include_str!("../../datasets/src/templates/judge.rs"),
 ];
@@ -226,6 +230,9 @@ fn readable(kind: &str) -> String {
     let inner = |prefix: &str| kind.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));
     if let Some(kind) = inner("Option<") {
         return format!("{} or None", readable(kind));
+    }
+    if let Some(kind) = inner("Box<") {
+        return readable(kind);
     }
     if let Some(kind) = inner("Vec<") {
         return format!("[{}, …]", readable(kind));

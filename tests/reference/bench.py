@@ -1,4 +1,4 @@
-"""What `hearth bench` measures, done the usual way: torch, transformers, peft, PyTorch Geometric, sentence-transformers, networkx.
+"""What `hearth bench` measures, done the usual way: torch, transformers, peft, PyTorch Geometric, sentence-transformers, networkx, datasets, trl.
 
     bench.py CASE FOLDER THREADS
 
@@ -23,42 +23,111 @@ def sync(device):
         torch.cuda.synchronize()
 
 
-def train(model, spec, rows, device):
-    from peft import LoraConfig, get_peft_model
+def padded(rows, size):
+    """Batches of so many rows, padded on the right."""
+    for first in range(0, len(rows), size):
+        batch = rows[first : first + size]
+        length = max(len(row["input_ids"]) for row in batch)
+        ids = torch.zeros(len(batch), length, dtype=torch.long)
+        labels = torch.full((len(batch), length), -100, dtype=torch.long)
+        attention = torch.zeros(len(batch), length, dtype=torch.long)
+        for i, row in enumerate(batch):
+            n = len(row["input_ids"])
+            ids[i, :n] = torch.tensor(row["input_ids"])
+            attention[i, :n] = 1
+            mask = torch.tensor(row["mask"])
+            labels[i, :n][mask] = ids[i, :n][mask]
+        yield len(batch), {"input_ids": ids, "labels": labels, "attention_mask": attention}
 
-    config = LoraConfig(r=spec["rank"], lora_alpha=spec["alpha"], lora_dropout=0.0, target_modules="all-linear")
-    model = get_peft_model(model, config).train()
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4)
-    seconds, total, learned, timed = 0.0, 0.0, 0, 0
+
+def best_fit(lengths, size):
+    """Numbers of sequences, longest first, each in the fullest bin that has room for it."""
+    bins = []
+    for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fitting = [b for b in bins if b[0] + lengths[number] <= size]
+        chosen = max(fitting, key=lambda b: b[0]) if fitting else [0, []]
+        if not fitting:
+            bins.append(chosen)
+        chosen[0] += lengths[number]
+        chosen[1].append(number)
+    return [numbers for _, numbers in bins]
+
+
+def packed(rows, size):
+    """Rows of up to so many tokens; each sequence sees itself only, and its positions begin at 0."""
+    for numbers in best_fit([len(row["input_ids"]) for row in rows], size):
+        ids, labels, positions, owner = [], [], [], []
+        for number in numbers:
+            row = rows[number]
+            ids += row["input_ids"]
+            # Nothing is said of a first token.
+            labels += [i if m and at else -100 for at, (i, m) in enumerate(zip(row["input_ids"], row["mask"]))]
+            positions += range(len(row["input_ids"]))
+            owner += [number] * len(row["input_ids"])
+        owner = torch.tensor(owner)
+        seen = (owner[:, None] == owner[None, :]).tril()
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+        yield len(numbers), {
+            "input_ids": torch.tensor([ids]),
+            "labels": torch.tensor([labels]),
+            "position_ids": torch.tensor([positions]),
+            "attention_mask": mask,
+        }
+
+
+def train(model, spec, rows, device, folder, batches):
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=spec["lr"], weight_decay=0.0)
+    seconds, total, learned, timed, losses = 0.0, 0.0, 0, 0, []
     # On a GPU everything is done once before, on the CPU nothing is.
     for warm in ([True, False] if device.type == "cuda" else [False]):
-        for first in range(0, len(rows), spec["batch"]):
-            batch = rows[first : first + spec["batch"]]
-            length = max(len(row["input_ids"]) for row in batch)
-            ids = torch.zeros(len(batch), length, dtype=torch.long)
-            labels = torch.full((len(batch), length), -100, dtype=torch.long)
-            attention = torch.zeros(len(batch), length, dtype=torch.long)
-            for i, row in enumerate(batch):
-                n = len(row["input_ids"])
-                ids[i, :n] = torch.tensor(row["input_ids"])
-                attention[i, :n] = 1
-                mask = torch.tensor(row["mask"])
-                labels[i, :n][mask] = ids[i, :n][mask]
-            count = int((labels[:, 1:] != -100).sum())
+        for records, batch in batches(rows, spec["batch"]):
+            count = int((batch["labels"][:, 1:] != -100).sum())
             sync(device)
             start = time.perf_counter()
-            ids, labels, attention = ids.to(device), labels.to(device), attention.to(device)
-            loss = model(input_ids=ids, attention_mask=attention, labels=labels).loss
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            loss = model(**batch).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             value = loss.item()
             if not warm:
                 seconds += time.perf_counter() - start
-                timed += len(batch)
+                timed += records
                 total += value * count
                 learned += count
-    return {"count": timed, "seconds": seconds, "loss": total / learned}
+                losses.append(value)
+    return {"count": timed, "seconds": seconds, "loss": total / learned, "losses": losses}
+
+
+def tokenize(folder, spec, rows, device):
+    """What trl does with chats: prompts and whole conversations are rendered and tokenised, then packed."""
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+
+    def sample(row):
+        ids = tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True)["input_ids"]
+        prompt = tokenizer.apply_chat_template(
+            row["messages"][:-1], tokenize=True, add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        return {"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))}
+
+    start = time.perf_counter()
+    data = load_dataset("json", data_files=str(folder / "data.jsonl"), split="train", cache_dir=str(folder / "cache"))
+    data = data.map(sample, num_proc=2, remove_columns=data.column_names)
+    try:
+        from trl.data_utils import pack_dataset
+
+        pack_dataset(data, seq_length=2048, strategy="bfd")
+    except ImportError:
+        best_fit([len(ids) for ids in data["input_ids"]], 2048)
+    seconds = time.perf_counter() - start
+    return {"count": len(data), "seconds": seconds, "loss": float(sum(len(ids) for ids in data["input_ids"]))}
 
 
 @torch.no_grad()
@@ -165,8 +234,10 @@ def language(case, folder, spec, rows, device):
 
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).to(device).eval()
-    run = {"embed": embed, "decode": decode, "decode-batch": decode}.get(case, train)
-    return run(model, spec, rows, device)
+    run = {"embed": embed, "decode": decode, "decode-batch": decode}.get(case)
+    if run:
+        return run(model, spec, rows, device)
+    return train(model, spec, rows, device, folder, packed if case == "chats-packed" else padded)
 
 
 def glow(folder, spec, rows, device):
@@ -182,7 +253,7 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = json.loads((folder / "spec.json").read_text())
     rows = [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()][: spec["records"]]
-    run = {"glow": glow, "questions": questions, "minilm": minilm}.get(case)
+    run = {"glow": glow, "questions": questions, "minilm": minilm, "tokenize": tokenize}.get(case)
     figures = run(folder, spec, rows, device) if run else language(case, folder, spec, rows, device)
     figures.setdefault("loss", None)
     figures["peak_mib"] = (

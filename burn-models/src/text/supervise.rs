@@ -75,6 +75,8 @@ pub struct SuperviseOptions {
     pub end_of_turn: EndOfTurn,
     /// Also learn what the template writes before a learned reply, such as `<|im_start|>assistant⏎`.
     pub learn_header: bool,
+    /// So many of the first messages are only read, whatever else is learned.
+    pub only_read: usize,
 }
 
 /// A training sample.
@@ -115,7 +117,7 @@ impl Tokenizer {
         };
         match last {
             Some(last) => self.sample(&messages[..=last], tools, options, &[last]),
-            None => self.sample(messages, tools, options, &replies(messages, &options.learn)?),
+            None => self.sample(messages, tools, options, &replies(messages, options)?),
         }
     }
 
@@ -131,15 +133,15 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::TemplateShape`] where the template writes the conversation before a reply differently from the beginning
     /// of the whole one (Qwen3's does with `enable_thinking: Some(false)` before the last question: [`Learn::EachReply`] always
-    /// fits), or writes no end-of-turn token; [`Error::Tags`] for tags that do not pair; [`Error::Chat`] without a reply to
-    /// learn; otherwise as [`Tokenizer::encode_chat`].
+    /// fits), or writes no end-of-turn token; [`Error::Tags`] for tags that do not pair; [`Error::NothingLearned`] without a
+    /// reply to learn; otherwise as [`Tokenizer::encode_chat`].
     pub fn supervised_chats(
         &self,
         messages: &[Message],
         tools: Option<&[Json]>,
         options: &SuperviseOptions,
     ) -> Result<Vec<Supervised>> {
-        let replies = replies(messages, &options.learn)?;
+        let replies = replies(messages, options)?;
         match options.learn {
             Learn::EachReply => {
                 replies.iter().map(|reply| self.sample(&messages[..=*reply], tools, options, &[*reply])).collect()
@@ -219,6 +221,9 @@ impl Tokenizer {
                     weigh(chat.begins(turn, &text)?, chat.begins(turn + 1, &text)?, weight);
                 }
             }
+        }
+        if options.only_read > 0 {
+            weigh(0, chat.begins(options.only_read.min(messages.len()), &text)?, 0.0);
         }
         Ok(Supervised { ids: sample.ids, weights: sample.weights })
     }
@@ -388,19 +393,21 @@ impl Conversation<'_> {
 }
 
 /// The indices of the replies to learn, or to cut the text at.
-fn replies(messages: &[Message], learn: &Learn) -> Result<Vec<usize>> {
+fn replies(messages: &[Message], options: &SuperviseOptions) -> Result<Vec<usize>> {
+    let learn = &options.learn;
     let mut replies: Vec<usize> = (0..messages.len()).filter(|i| messages[*i].role() == "assistant").collect();
     match learn {
         Learn::Everything | Learn::Roles(_) => return Ok(replies),
         Learn::LastReply => replies.retain(|i| i + 1 == messages.len()),
         Learn::Replies | Learn::EachReply => {}
     }
+    replies.retain(|i| *i >= options.only_read);
     if replies.is_empty() {
         let problem = match learn {
             Learn::LastReply => "the last message is not the assistant's: there is nothing to learn",
             _ => "no message is the assistant's: there is nothing to learn",
         };
-        return Err(Error::Chat { problem: problem.into() });
+        return Err(Error::NothingLearned { problem: problem.into() });
     }
     Ok(replies)
 }

@@ -1,13 +1,23 @@
 //! Samples on disk: one file of columns.
 
-use super::{SftCounts, SftDataset};
+use super::{SftCounts, SftDataset, SourceReport};
+use crate::chat::Amount;
 use crate::error::Result;
 use crate::store::{Columns, Table};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const KIND: &str = "sft samples";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const REMEDY: &str = "delete it, it will be made again from the conversations";
+
+/// What is no column.
+#[derive(Serialize, Deserialize)]
+struct Info {
+    counts: SftCounts,
+    parts: Vec<(u64, Amount)>,
+    sources: Vec<SourceReport>,
+}
 
 impl SftDataset {
     /// Writes the samples to one file.
@@ -19,12 +29,13 @@ impl SftDataset {
         columns.add("span_weights", &self.span_weights);
         columns.add("span_offsets", &self.span_offsets);
         columns.add("lines", &self.lines);
-        columns.save(path, KIND, VERSION, &self.counts)
+        let info = Info { counts: self.counts, parts: self.parts.clone(), sources: self.sources.clone() };
+        columns.save(path, KIND, VERSION, &info)
     }
 
     /// Reads what [`SftDataset::save`] wrote, and checks it.
     pub fn load(path: &Path) -> Result<Self> {
-        let table: Table<SftCounts> = Table::open(path, KIND, VERSION, REMEDY)?;
+        let table: Table<Info> = Table::open(path, KIND, VERSION, REMEDY)?;
         let ids: Vec<u32> = table.values("ids")?;
         let offsets = table.offsets("offsets", ids.len())?;
         let spans: Vec<u32> = table.values("spans")?;
@@ -53,7 +64,12 @@ impl SftDataset {
                 return Err(table.damaged(format!("the learned ranges of sample {sample} are not within it")));
             }
         }
-        let counts = table.info;
-        Ok(Self { ids, offsets, spans: spans.to_vec(), span_weights, span_offsets, lines, counts })
+        let parts = &table.info.parts;
+        if !parts.is_sorted_by_key(|(end, _)| *end) || parts.last().is_some_and(|(end, _)| *end > samples as u64) {
+            return Err(table.damaged("its sources have more samples than there are".into()));
+        }
+        let Info { counts, parts, sources } = table.info;
+        let spans = spans.to_vec();
+        Ok(Self { ids, offsets, spans, span_weights, span_offsets, lines, parts, counts, sources })
     }
 }

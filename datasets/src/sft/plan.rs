@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::rng::stream;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// How samples share a forward pass. All give the same loss and gradient.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,17 +52,26 @@ pub struct StepPlan {
     config: PlanConfig,
     steps: usize,
     seed: u64,
+    /// Samples of one source, and how often an epoch takes all of them and how many once more. Together they are all samples.
+    parts: Vec<(Range<usize>, (usize, usize))>,
 }
 
 impl StepPlan {
-    /// A plan for the samples of a dataset.
+    /// A plan for the samples of a dataset. Of a source with a weight w every epoch takes all samples floor(w) times, and once more
+    /// as many of them, drawn anew, as the rest of the weight says.
     pub fn new(data: &SftDataset, config: PlanConfig, seed: u64) -> Result<Self> {
         let sharing = (config.packing == Packing::SharedPrefix).then(|| Sharing::of(data));
-        Self::with(data.lengths(), sharing, config, seed)
+        Self::with(data.lengths(), data.parts(), sharing, config, seed)
     }
 
-    fn with(lengths: Vec<u32>, sharing: Option<Sharing>, config: PlanConfig, seed: u64) -> Result<Self> {
-        if lengths.is_empty() {
+    fn with(
+        lengths: Vec<u32>,
+        parts: Vec<(Range<usize>, (usize, usize))>,
+        sharing: Option<Sharing>,
+        config: PlanConfig,
+        seed: u64,
+    ) -> Result<Self> {
+        if lengths.is_empty() || parts.iter().all(|(range, (copies, more))| copies * range.len() + more == 0) {
             return Err(Error::setting("data", "at least one sample", 0));
         }
         if config.sequences_per_step == 0 {
@@ -73,20 +83,31 @@ impl StepPlan {
         if config.tokens_per_step == Some(0) {
             return Err(Error::setting("tokens_per_step", "at least 1", 0));
         }
+        let taken: usize = parts.iter().map(|(range, (copies, more))| copies * range.len() + more).sum();
         let steps = match config.tokens_per_step {
-            None => lengths.len().div_ceil(config.sequences_per_step),
+            None => taken.div_ceil(config.sequences_per_step),
             Some(tokens) => {
-                let all: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+                // Of what an epoch draws by chance, its share.
+                let all = parts.iter().map(|(range, (copies, more))| {
+                    let sum: u64 = lengths[range.clone()].iter().map(|length| u64::from(*length)).sum();
+                    sum * *copies as u64 + sum * *more as u64 / range.len().max(1) as u64
+                });
                 // No step is empty.
-                usize::try_from(all.div_ceil(tokens as u64)).unwrap_or(usize::MAX).clamp(1, lengths.len())
+                let steps = usize::try_from(all.sum::<u64>().div_ceil(tokens as u64)).unwrap_or(usize::MAX);
+                steps.clamp(1, taken.max(1))
             }
         };
-        Ok(Self { lengths, sharing, config, steps, seed })
+        Ok(Self { lengths, sharing, config, steps, seed, parts })
     }
 
     /// How samples share a forward pass.
     pub fn packing(&self) -> Packing {
         self.config.packing
+    }
+
+    /// How many samples an epoch takes.
+    pub fn samples_per_epoch(&self) -> usize {
+        self.parts.iter().map(|(range, (copies, more))| copies * range.len() + more).sum()
     }
 
     /// `ceil(samples / sequences_per_step)`, or `ceil(tokens / tokens_per_step)`.
@@ -98,9 +119,25 @@ impl StepPlan {
     pub fn steps_for(&self, samples: usize) -> usize {
         let steps = match self.config.tokens_per_step {
             None => samples.div_ceil(self.config.sequences_per_step),
-            Some(_) => samples.saturating_mul(self.steps).div_ceil(self.lengths.len()),
+            Some(_) => samples.saturating_mul(self.steps).div_ceil(self.samples_per_epoch().max(1)),
         };
         steps.max(1)
+    }
+
+    /// How often an epoch takes each sample.
+    fn times(&self, epoch: usize) -> Vec<u32> {
+        let mut times = vec![0; self.lengths.len()];
+        for (part, (range, (copies, more))) in self.parts.iter().enumerate() {
+            times[range.clone()].fill(*copies as u32);
+            if *more > 0 {
+                let numbers = [(epoch as u64).to_le_bytes(), (part as u64).to_le_bytes()];
+                let mut rng = stream(self.seed, "sft: mixture", &[&numbers[0], &numbers[1]]);
+                let mut drawn: Vec<usize> = range.clone().collect();
+                drawn.shuffle(&mut rng);
+                drawn.iter().take(*more).for_each(|sample| times[*sample] += 1);
+            }
+        }
+        times
     }
 
     /// The epoch of a step of the whole run, and the step inside it; all from 0.
@@ -111,14 +148,23 @@ impl StepPlan {
     /// The order of an epoch: another one for every epoch.
     pub fn epoch(&self, epoch: usize) -> EpochPlan<'_> {
         let mut rng = stream(self.seed, "sft: order", &[&(epoch as u64).to_le_bytes()]);
+        let times = self.times(epoch);
+        let rounds = times.iter().copied().max().unwrap_or(0);
+        // Each sample stands in as many rounds as it is taken.
+        let taken = |round: u32, samples: &mut dyn Iterator<Item = u32>| -> Vec<u32> {
+            samples.filter(|sample| times[*sample as usize] > round).collect()
+        };
         let order = match &self.sharing {
             Some(sharing) => {
-                let mut groups: Vec<Vec<u32>> = sharing.groups().map(<[u32]>::to_vec).collect();
+                let groups = (0..rounds).flat_map(|round| sharing.groups().map(move |group| (round, group)));
+                let groups = groups.map(|(round, group)| taken(round, &mut group.iter().copied()));
+                let mut groups: Vec<Vec<u32>> = groups.filter(|group| !group.is_empty()).collect();
                 groups.shuffle(&mut rng);
                 groups.concat()
             }
             None => {
-                let mut order: Vec<u32> = (0..self.lengths.len() as u32).collect();
+                let all = 0..self.lengths.len() as u32;
+                let mut order: Vec<u32> = (0..rounds).flat_map(|round| taken(round, &mut all.clone())).collect();
                 order.shuffle(&mut rng);
                 order
             }
@@ -169,6 +215,11 @@ impl EpochPlan<'_> {
     /// Whether there is none; never so.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All samples, in their order; with weights some of them several times, or not at all.
+    pub fn all(&self) -> &[u32] {
+        &self.order
     }
 
     /// The samples of a step; none after the last.
@@ -242,9 +293,18 @@ mod tests {
     use super::*;
 
     fn plan(samples: usize, sequences_per_step: usize, micro_tokens: usize) -> StepPlan {
+        mixture(samples, vec![(0..samples, (1, 0))], sequences_per_step, micro_tokens)
+    }
+
+    fn mixture(
+        samples: usize,
+        parts: Vec<(Range<usize>, (usize, usize))>,
+        sequences_per_step: usize,
+        micro_tokens: usize,
+    ) -> StepPlan {
         let lengths = (0..samples).map(|sample| 5 + (sample * 37 % 60) as u32).collect();
         let config = PlanConfig { sequences_per_step, micro_tokens, packing: Packing::Padded, ..PlanConfig::default() };
-        StepPlan::with(lengths, None, config, 42).unwrap()
+        StepPlan::with(lengths, parts, None, config, 42).unwrap()
     }
 
     #[test]
@@ -287,6 +347,27 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_times() {
+        // 40 samples 2.25 times, 30 half of the time, 10 never.
+        let plan = mixture(80, vec![(0..40, (2, 10)), (40..70, (0, 15)), (70..80, (0, 0))], 7, 256);
+        assert_eq!((plan.samples_per_epoch(), plan.steps_per_epoch()), (105, 15));
+        let counted = |epoch: usize| {
+            let mut counts = vec![0; 80];
+            plan.epoch(epoch).order.iter().for_each(|sample| counts[*sample as usize] += 1);
+            counts
+        };
+        let (first, second) = (counted(0), counted(1));
+        assert_ne!(first, second);
+        assert_eq!(first, counted(0));
+        for counts in [first, second] {
+            assert!(counts[..40].iter().all(|count| [2, 3].contains(count)));
+            assert_eq!(counts[..40].iter().sum::<usize>(), 90);
+            assert_eq!((counts[40..70].iter().sum::<usize>(), counts[40..70].iter().max()), (15, Some(&1)));
+            assert_eq!(counts[70..], [0; 10]);
+        }
+    }
+
+    #[test]
     fn groups_hold_little_padding() {
         let plan = plan(512, 64, 1024);
         let steps = plan.epoch(0);
@@ -305,7 +386,7 @@ mod tests {
         let all: u32 = lengths.iter().sum();
         let config =
             |tokens| PlanConfig { tokens_per_step: Some(tokens), packing: Packing::Packed, ..PlanConfig::default() };
-        let plan = StepPlan::with(lengths.clone(), None, config(500), 42).unwrap();
+        let plan = StepPlan::with(lengths.clone(), vec![(0..401, (1, 0))], None, config(500), 42).unwrap();
         assert_eq!(plan.steps_per_epoch(), all.div_ceil(500) as usize);
         for epoch in 0..3 {
             let steps = plan.epoch(epoch);
@@ -318,9 +399,9 @@ mod tests {
             assert!(steps.samples(steps.len()).is_empty() && steps.samples(usize::MAX).is_empty());
         }
         // Never an empty step.
-        let few = StepPlan::with(vec![900, 1, 1], None, config(10), 1).unwrap();
+        let few = StepPlan::with(vec![900, 1, 1], vec![(0..3, (1, 0))], None, config(10), 1).unwrap();
         assert_eq!((few.steps_per_epoch(), few.epoch(0).samples(1).len()), (3, 1));
-        assert!(StepPlan::with(vec![1], None, config(0), 1).is_err());
+        assert!(StepPlan::with(vec![1], vec![(0..1, (1, 0))], None, config(0), 1).is_err());
     }
 
     #[test]
@@ -335,7 +416,8 @@ mod tests {
     fn impossible_settings_are_refused() {
         let new = |lengths, sequences_per_step, micro_tokens| {
             let config = PlanConfig { sequences_per_step, micro_tokens, ..PlanConfig::default() };
-            StepPlan::with(lengths, None, config, 1).is_err()
+            let parts = vec![(0..Vec::len(&lengths), (1, 0))];
+            StepPlan::with(lengths, parts, None, config, 1).is_err()
         };
         assert!(new(vec![], 1, 1) && new(vec![1], 0, 1) && new(vec![1], 1, 0));
     }

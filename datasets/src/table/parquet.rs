@@ -1,8 +1,7 @@
 //! Rows of a Parquet table.
 
-use super::{MAX_LINE_BYTES, Row};
+use super::MAX_LINE_BYTES;
 use crate::error::{Error, Result};
-use crate::json::parse_object;
 use crate::lines::Lines;
 use polars::prelude::{
     DataFrame, JsonFormat, JsonReader, JsonWriter, ParquetReader, ParquetWriter, PolarsResult, SerReader, SerWriter,
@@ -23,7 +22,8 @@ pub(super) struct ParquetRows {
     bytes: Option<Arc<[u8]>>,
     total: usize,
     next: usize,
-    rows: VecDeque<Row>,
+    /// Numbers of rows, from 1, and the rows as JSON.
+    rows: VecDeque<(u64, String)>,
 }
 
 impl ParquetRows {
@@ -47,7 +47,12 @@ impl ParquetRows {
         Ok(table)
     }
 
-    pub(super) fn next_row(&mut self) -> Result<Option<Row>> {
+    /// Rows taken so far.
+    pub(super) fn taken(&self) -> u64 {
+        (self.next.min(self.total) - self.rows.len()) as u64
+    }
+
+    pub(super) fn next_text(&mut self) -> Result<Option<(u64, String)>> {
         if self.rows.is_empty() && self.next < self.total {
             self.decode()?;
         }
@@ -72,10 +77,7 @@ impl ParquetRows {
         guard(&self.path, || JsonWriter::new(&mut json).with_json_format(JsonFormat::JsonLines).finish(&mut frame))?;
         let mut lines = Lines::new(json.as_slice(), &self.path, MAX_LINE_BYTES);
         while let Some((line, text)) = lines.next_line()? {
-            let line = first as u64 + line;
-            let mut map = parse_object(&self.path, line, text)?;
-            map.retain(|_, value| !value.is_null());
-            self.rows.push_back(Row { line, map });
+            self.rows.push_back((first as u64 + line, text.to_owned()));
         }
         self.next = first + CHUNK;
         Ok(())

@@ -13,7 +13,7 @@ use burn_models::generate::{GenerateConfig, SamplingConfig, generate};
 use datasets::sft::{Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 
 use super::data::{self, QUESTIONS, Shape, Spec};
-use super::{Case, Figures, Size, predictor, sentences};
+use super::{Case, Figures, Size, chats, predictor, sentences};
 use crate::Result;
 use crate::cli::args::BenchArgs;
 use crate::embedding::{LlmPooling, embed_tokens};
@@ -28,6 +28,7 @@ pub(super) fn run(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures
         Case::Glow => predictor::train(args, folder),
         Case::Questions => predictor::questions(args, folder),
         Case::Minilm => sentences::embed(args, folder),
+        Case::Tokenize => chats::tokenize(args, folder),
         _ => language(case, args, folder),
     };
     Ok(Figures { peak_mib: peak_mib(), ..figures? })
@@ -36,7 +37,7 @@ pub(super) fn run(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures
 fn language(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures> {
     let shape = Shape::of(case, args.size);
     let device = args.compute.init()?;
-    let training = matches!(case, Case::Prefinetune | Case::PrefinetuneShort | Case::PrefinetuneVocab | Case::Long);
+    let training = !matches!(case, Case::Embed | Case::Decode | Case::DecodeBatch);
     let device = if training { device.autodiff() } else { device };
     let dtype: FloatDType = args.compute.dtype.into();
     let decoder = shape.decoder.init(7, dtype, &device).map_err(Error::from)?;
@@ -52,9 +53,13 @@ fn language(case: Case, args: &BenchArgs, folder: &Path) -> Result<Figures> {
             Case::Embed => (1, 12),
             Case::Decode => (1, 1),
             Case::DecodeBatch => (64, 64),
+            Case::Chats => (8, shape.groups),
+            Case::ChatsPacked => (2048, shape.groups),
+            Case::Curve => (PER_STEP, shape.groups),
             _ => (4, QUESTIONS + 1),
         };
-        let spec = Spec { rank: lora.rank, alpha: lora.alpha, batch, new_tokens: new_tokens(args.size), records };
+        let new_tokens = new_tokens(args.size);
+        let spec = Spec { rank: lora.rank, alpha: lora.alpha, batch, new_tokens, lr: rate(case), records };
         let spec = serde_json::to_vec(&spec).map_err(std::io::Error::other)?;
         std::fs::write(folder.join("spec.json"), spec)?;
     }
@@ -84,6 +89,14 @@ impl ModuleMapper for OnDevice<'_> {
     }
 }
 
+/// Chats of a step of the curve.
+const PER_STEP: usize = 4;
+
+/// The learning rate of a training.
+fn rate(case: Case) -> f64 {
+    if case == Case::Curve { 1e-3 } else { 1e-4 }
+}
+
 fn new_tokens(size: Size) -> usize {
     if size == Size::Tiny { 8 } else { 128 }
 }
@@ -98,9 +111,6 @@ fn train(
     device: &Device,
 ) -> Result<Figures> {
     let samples = data::samples(case, shape);
-    if args.twin.is_some() {
-        data::save(&folder.join("data.jsonl"), &samples)?;
-    }
     let mut dataset = SftDataset::default();
     for (line, sample) in samples.iter().enumerate() {
         let options = SftOptions::default();
@@ -108,12 +118,28 @@ fn train(
     }
     let dataset = Arc::new(dataset);
     let config = PlanConfig {
-        sequences_per_step: 4 * QUESTIONS,
+        sequences_per_step: match case {
+            Case::Curve => PER_STEP,
+            Case::Chats | Case::ChatsPacked => 8,
+            _ => 4 * QUESTIONS,
+        },
         micro_tokens: micro_tokens(args),
-        packing: Packing::SharedPrefix,
+        packing: match case {
+            Case::Curve | Case::Chats | Case::ChatsPacked => Packing::Packed,
+            _ => Packing::SharedPrefix,
+        },
         ..PlanConfig::default()
     };
     let plan = StepPlan::new(&dataset, config, 1).map_err(Error::from)?;
+    if args.twin.is_some() {
+        // In the order of the steps.
+        let order = plan.epoch(0);
+        let sorted: Vec<_> = match case {
+            Case::Curve => order.all().iter().map(|sample| samples[*sample as usize].clone()).collect(),
+            _ => samples,
+        };
+        data::save(&folder.join("data.jsonl"), &sorted)?;
+    }
     let per_epoch = plan.steps_per_epoch();
     let warm = if args.compute.device.is_compiled() { 2 } else { 0 };
     let batches = LmBatches {
@@ -126,10 +152,13 @@ fn train(
         len: (warm + 1) * per_epoch,
     };
     let decoder = decoder.attach_lora(&data::adapter(), 3).map_err(Error::from)?;
+    if args.twin.is_some() {
+        decoder.save_adapter(&folder.join("adapter"), None).map_err(Error::from)?;
+    }
     let recompute = if case == Case::Long { Recompute::Layers } else { Recompute::None };
     let mut task = CausalLm { decoder, recompute };
-    let mut optimizer = Optim::AdamW(AdamW::new(1e-4)).init();
-    let mut first = None;
+    let mut optimizer = Optim::AdamW(AdamW { weight_decay: 0.0, ..AdamW::new(rate(case)) }).init();
+    let (mut first, mut losses) = (None, Vec::new());
     let mut figures = Figures { tokens: Some(0.0), computed: Some(0.0), flops: Some(0.0), ..Figures::new(0.0, 0.0) };
     for index in 0..batches.len() {
         let started = Instant::now();
@@ -138,10 +167,11 @@ fn train(
         let places: usize = step.micro.iter().map(|micro| micro.input.dims().iter().product::<usize>()).sum();
         let scores: usize = step.micro.iter().map(|micro| task.decoder.scores(&micro.input)).sum();
         let mut output = TrainStep::step(&task, step);
-        task = optimizer.step(ModuleLearningRate::from(1e-4), task, output.grads);
+        task = optimizer.step(ModuleLearningRate::from(rate(case)), task, output.grads);
         // The one synchronisation of a step.
         output.item.read::<CausalLm>(None);
         first = first.or(output.item.get("loss"));
+        losses.extend(output.item.get("loss"));
         if index < warm * per_epoch {
             continue;
         }
@@ -155,6 +185,7 @@ fn train(
     // All records weigh alike in the loss that both sides report: that of the whole data before any step is the first
     // step's only where there is one step.
     figures.loss = first.filter(|_| per_epoch == 1);
+    figures.losses = (case == Case::Curve).then_some(losses);
     Ok(figures)
 }
 

@@ -10,7 +10,7 @@ use datasets::rng::stream;
 use rand::RngExt;
 use serde::Serialize;
 
-use super::{Case, Size};
+use super::{Case, Size, chats};
 use crate::Result;
 
 /// Answers of a workflow's fifteen questions in tokens: three of each of degree, neighbours, node text and reachability,
@@ -31,6 +31,8 @@ pub(super) struct Spec {
     pub(super) batch: usize,
     /// Tokens to generate.
     pub(super) new_tokens: usize,
+    /// The learning rate of trainings.
+    pub(super) lr: f64,
     /// How many of the records the twin takes; its time per record does not depend on it.
     pub(super) records: usize,
 }
@@ -73,6 +75,10 @@ impl Shape {
             Size::Full => full,
             Size::Large => large,
         };
+        if matches!(case, Case::Chats | Case::ChatsPacked | Case::Curve) && size == Size::Full {
+            // 42 million parameters together.
+            decoder.vocab_size = 32_768;
+        }
         if case == Case::PrefinetuneVocab {
             decoder.vocab_size = decoder.vocab_size.min(4096);
         }
@@ -83,11 +89,15 @@ impl Shape {
             (Case::PrefinetuneShort, _) => (16, 185),
             (Case::Long, Size::Tiny) => (1, 300),
             (Case::Long, _) => (1, 4096),
+            (Case::Chats | Case::ChatsPacked, Size::Tiny) => (8, 60),
+            (Case::Chats | Case::ChatsPacked, _) => (64, 1448),
+            (Case::Curve, Size::Tiny) => (12, 60),
+            (Case::Curve, _) => (400, 64),
             (Case::Embed, Size::Tiny) => (6, 80),
             (Case::Embed, Size::Full) => (60, 900),
             (Case::Embed, Size::Large) => (500, 900),
             // The cases without a decoder have sizes of their own.
-            (Case::Decode | Case::Glow | Case::Questions | Case::Minilm, _) => (1, 32),
+            (Case::Decode | Case::Glow | Case::Questions | Case::Minilm | Case::Tokenize, _) => (1, 32),
             (Case::DecodeBatch, _) => (64, 32),
         };
         Self { decoder, groups, length }
@@ -109,6 +119,11 @@ pub(super) fn ids(vocab: usize, number: usize, count: usize) -> Vec<u32> {
 pub(super) fn samples(case: Case, shape: &Shape) -> Vec<Supervised> {
     let vocab = shape.decoder.vocab_size;
     let weight = |learned: bool| f32::from(u8::from(learned));
+    if matches!(case, Case::Chats | Case::ChatsPacked | Case::Curve) {
+        let longest = (shape.length as f64).log2();
+        let span: f64 = if case == Case::Curve { 2.0 } else { 4.5 };
+        return chats::samples(vocab, shape.groups, longest - span.min(longest - 3.0)..longest);
+    }
     if case == Case::Long {
         let ids = ids(vocab, 0, shape.length);
         let weights = (0..ids.len()).map(|at| weight(at >= shape.length - shape.length / 4)).collect();

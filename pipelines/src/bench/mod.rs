@@ -5,6 +5,7 @@
 //! shows the ratio.
 
 mod cases;
+mod chats;
 mod data;
 mod predictor;
 mod sentences;
@@ -31,6 +32,14 @@ pub enum Case {
     PrefinetuneVocab,
     /// LoRA training on one sequence of 4,096 tokens, layers recomputed
     Long,
+    /// LoRA training on 64 chats of 64 to 1,448 tokens, beside batches of 8 padded on the right
+    Chats,
+    /// The same beside rows of 2,048 tokens, packed by best fit, with a mask for each chat
+    ChatsPacked,
+    /// 100 LoRA steps of 4 chats of 16 to 64 tokens: the largest difference between the losses of both sides
+    Curve,
+    /// Reading, rendering, tokenising and packing 100,000 chats, beside `datasets` with two processes
+    Tokenize,
     /// Vectors of workflows of 200 to 900 tokens
     Embed,
     /// Greedy decoding, one prompt
@@ -67,6 +76,9 @@ pub struct Figures {
     pub seconds: f64,
     /// The loss of the fresh model on the data, or another number on which both sides must agree, where there is one.
     pub loss: Option<f64>,
+    /// The losses of all steps, where they are compared.
+    #[serde(default)]
+    pub losses: Option<Vec<f64>>,
     /// Peak memory of the process, MiB.
     pub peak_mib: f64,
     /// Tokens of all records, those they share counted for each.
@@ -82,7 +94,7 @@ pub struct Figures {
 
 impl Figures {
     fn new(count: f64, seconds: f64) -> Self {
-        Self { count, seconds, loss: None, peak_mib: 0.0, tokens: None, computed: None, flops: None }
+        Self { count, seconds, loss: None, losses: None, peak_mib: 0.0, tokens: None, computed: None, flops: None }
     }
 }
 
@@ -109,6 +121,7 @@ impl Case {
             Self::Prefinetune | Self::PrefinetuneShort | Self::PrefinetuneVocab | Self::Long | Self::Glow => {
                 "records/s"
             }
+            Self::Chats | Self::ChatsPacked | Self::Curve | Self::Tokenize => "chats/s",
             Self::Embed | Self::Minilm => "texts/s",
             Self::Questions => "questions/s",
             Self::Decode | Self::DecodeBatch => "tokens/s",
@@ -199,6 +212,10 @@ fn table(lines: &[Line], peak_tflops: Option<f64>) -> String {
             if let Some(loss) = twin.as_ref().and_then(|twin| twin.loss) {
                 let _ = write!(text, " and {loss:.5}");
             }
+        }
+        if let (Some(ours), Some(theirs)) = (&hearth.losses, twin.as_ref().and_then(|twin| twin.losses.as_ref())) {
+            let furthest = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            let _ = write!(text, "  {} losses within {furthest:.1e}", ours.len().min(theirs.len()));
         }
         if let (Some(tokens), Some(computed)) = (hearth.tokens, hearth.computed) {
             let (tokens, computed) = (tokens / hearth.seconds, computed / hearth.seconds);

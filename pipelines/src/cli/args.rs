@@ -188,7 +188,7 @@ pub struct ReportArgs {
 /// `hearth data`.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Count what is in a folder of FLORA records
+    /// Count what is in a folder of FLORA records, or in chats
     Stats(StatsArgs),
     /// Write questions about the workflows of FLORA folders: train.jsonl, test.jsonl and questions.json
     GraphQuestions(QuestionsArgs),
@@ -201,8 +201,9 @@ pub enum DataCommand {
 /// `hearth data stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
-    /// Folder with train.jsonl, val.jsonl or test.jsonl, or shards of them; .zst is read too
-    #[arg(value_name = "DIR")]
+    /// Folder with train.jsonl, val.jsonl or test.jsonl, or shards of them; .zst is read too. Of chats also a file, or a pattern
+    /// in quotes, of JSON lines, a JSON array or Parquet
+    #[arg(value_name = "PATH")]
     pub folder: PathBuf,
     /// Folder of a tokenizer: counts tokens, and texts of more than 256 and 512 of them
     #[arg(long, value_name = "DIR")]

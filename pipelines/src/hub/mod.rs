@@ -30,7 +30,7 @@ mod names;
 pub use error::Error;
 pub use names::{Kind, Repo, Wanted, repo_problem, revision_problem};
 
-use crate::recipe::{DataSource, ModelSource, Recipe, Source};
+use crate::recipe::{DataSource, ModelSource, PlaceKind, Recipe, Source};
 use api::Api;
 use cache::Cache;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,15 +146,21 @@ impl Hub {
 pub fn needed(recipe: &Recipe) -> BTreeSet<Repo> {
     let mut repos = BTreeSet::new();
     for (_, source) in recipe.stages.iter().flat_map(crate::recipe::Stage::inputs) {
-        repos.extend(match source {
-            Source::Hub(hub) => Some(Repo::model(hub)),
-            Source::Model(key) => recipe.models.get(key).and_then(of_model),
+        match source {
+            Source::Hub(hub) => repos.extend([Repo::model(hub)]),
+            Source::Model(key) => repos.extend(recipe.models.get(key).and_then(of_model)),
             Source::Data(key) => match recipe.data.get(key) {
-                Some(DataSource::Hub(hub)) => Some(Repo::data(hub)),
-                _ => None,
+                Some(DataSource::Hub(hub)) => repos.extend([Repo::data(hub)]),
+                Some(DataSource::Chat(data)) => {
+                    repos.extend(data.places(recipe).iter().filter_map(|place| match place.kind {
+                        PlaceKind::Hub(hub) => Some(Repo::data(hub)),
+                        PlaceKind::Path(_) | PlaceKind::Registry(..) => None,
+                    }));
+                }
+                _ => {}
             },
-            Source::Stage(_) | Source::Path(_) => None,
-        });
+            Source::Stage(_) | Source::Path(_) => {}
+        }
     }
     repos
 }

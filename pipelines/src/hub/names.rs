@@ -2,7 +2,7 @@
 
 use super::api::Info;
 use super::error::Error;
-use crate::recipe::{HubData, HubModel};
+use crate::recipe::{DataFormat, HubData, HubModel};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ pub enum Wanted {
     Tokenizer,
     /// The JSON lines in this folder, compressed or not.
     Data(String),
+    /// The JSON, JSON lines and Parquet tables in this folder.
+    Chats(String),
 }
 
 /// A repository at a revision.
@@ -70,8 +72,12 @@ impl Repo {
     }
 
     /// Data.
-    pub fn data(HubData { repo, revision, folder, .. }: &HubData) -> Self {
-        let wanted = Wanted::Data(folder.trim_matches('/').to_owned());
+    pub fn data(HubData { repo, revision, folder, format }: &HubData) -> Self {
+        let folder = folder.trim_matches('/').to_owned();
+        let wanted = match format {
+            DataFormat::Flora => Wanted::Data(folder),
+            DataFormat::Chat => Wanted::Chats(folder),
+        };
         Self { kind: Kind::Dataset, id: repo.clone(), revision: revision.clone(), wanted }
     }
 
@@ -81,7 +87,7 @@ impl Repo {
         match (repo_problem(&self.id), revision_problem(&self.revision), &self.wanted) {
             (Some(problem), _, _) => wrong(&self.id, problem),
             (_, Some(problem), _) => wrong(&self.revision, problem),
-            (_, _, Wanted::Data(folder)) if !folder.is_empty() && !is_safe_path(folder) => {
+            (_, _, Wanted::Data(folder) | Wanted::Chats(folder)) if !folder.is_empty() && !is_safe_path(folder) => {
                 wrong(folder, "is no folder of a repository".into())
             }
             _ => Ok(()),
@@ -138,14 +144,16 @@ impl Wanted {
     /// Whether a file of this name is wanted.
     fn takes(&self, file: &str) -> bool {
         match self {
-            Self::Data(folder) => {
+            Self::Data(folder) | Self::Chats(folder) => {
                 let rest = match folder.as_str() {
                     "" => Some(file),
                     folder => file.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
                 };
-                rest.is_some_and(|name| {
-                    !name.contains('/') && (name.ends_with(".jsonl") || name.ends_with(".jsonl.zst"))
-                })
+                let endings: &[&str] = match self {
+                    Self::Chats(_) => &datasets::chat::ENDINGS,
+                    _ => &[".jsonl", ".jsonl.zst"],
+                };
+                rest.is_some_and(|name| !name.contains('/') && endings.iter().any(|ending| name.ends_with(ending)))
             }
             Self::Tokenizer => is_tokenizer(file),
             Self::Model => {
@@ -171,7 +179,7 @@ impl Wanted {
     /// The folder of a snapshot that holds what is wanted.
     pub(super) fn inside(&self, snapshot: &Path) -> PathBuf {
         match self {
-            Self::Data(folder) if !folder.is_empty() => snapshot.join(folder),
+            Self::Data(folder) | Self::Chats(folder) if !folder.is_empty() => snapshot.join(folder),
             _ => snapshot.to_owned(),
         }
     }
@@ -184,8 +192,11 @@ impl Wanted {
             Self::Model if has("modules.json") && !has("config.json") => std::fs::read_dir(snapshot)
                 .is_ok_and(|entries| entries.flatten().any(|entry| Self::Model.complete(&entry.path()))),
             Self::Model => has("config.json") && has("tokenizer.json") && (has(WEIGHTS) || shards_are_there(snapshot)),
-            Self::Data(_) => std::fs::read_dir(self.inside(snapshot)).is_ok_and(|entries| {
-                let root = Self::Data(String::new());
+            Self::Data(_) | Self::Chats(_) => std::fs::read_dir(self.inside(snapshot)).is_ok_and(|entries| {
+                let root = match self {
+                    Self::Chats(_) => Self::Chats(String::new()),
+                    _ => Self::Data(String::new()),
+                };
                 entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(|name| root.takes(name)))
             }),
         }
@@ -226,6 +237,10 @@ pub(super) fn choose<'a>(repo: &Repo, info: &'a Info) -> Result<Vec<&'a str>, Er
         Wanted::Data(folder) if wanted.is_empty() => match folder.as_str() {
             "" => "it has no .jsonl or .jsonl.zst at its root; name a `folder`".to_owned(),
             folder => format!("it has no .jsonl or .jsonl.zst in the folder {folder:?}"),
+        },
+        Wanted::Chats(folder) if wanted.is_empty() => match folder.as_str() {
+            "" => "it has no .jsonl, .json or .parquet at its root; name a `folder`".to_owned(),
+            folder => format!("it has no .jsonl, .json or .parquet in the folder {folder:?}"),
         },
         // Shards beside a whole file are the same weights again.
         Wanted::Model if has(WEIGHTS) => {

@@ -7,14 +7,17 @@
 //! gradients     trained parameters · 4, twice where a step has several passes (their sum, and the present one)
 //! optimizer     trained parameters · 8 (two moments in f32)
 //! activations   what the backward pass needs of the largest pass, of P tokens:
-//!                 layer = P · b · (8·D + 4·H·C + 4·K·C + 4·F, and the inputs of adapted layers once more where they have dropout)
+//!                 layer = P · b · (2·D + 3·H·C + 3·K·C + 2·F) + P · inputs
 //!                 N · layer; with `recompute: Layers` only the input of every layer, and one layer: N · P · D · b + layer
+//! inputs        what the linear layers read, for the gradients of their weights: b · (2·D + H·C + F). Of adapters with dropout
+//!                 each its own, so that the common ones are not kept: 4 · (5·D + H·C + F), where all are adapted, and in bf16 that
+//!                 (adapters compute in f32) and the factors of the dropout, 2 bytes each
 //! head          the logits of a chunk of rows, with their gradient: 2 · min(2²⁵, learned rows · V) · 4
 //! ```
-//! The factors count the tensors that a layer keeps (two norms' inputs and outputs, q, k and v before and after norm and rotation, gate,
-//! up, their activation and product, the outputs); attention runs in tiles and keeps no scores. What a device's allocator keeps
-//! beyond that, the runtime's own memory (some 40 MiB) and the data on the host come on top. Peaks measured on a CPU for a decoder of
-//! 4 layers, less 42 MiB: 151 MiB where the formula says 182, 86 for 80 with `recompute: Layers`, 188 for 220 with LoRA.
+//! The factors count the tensors that a layer keeps: the inputs of two norms, q and k before norm and rotation and behind them, v, what
+//! attention gives, gate and up; attention runs in tiles and keeps no scores. The runtime's own memory (some 42 MiB), what a device's
+//! allocator keeps beyond that and the data on the host come on top. A test compares the formula with measured peaks of a CPU; other
+//! devices compute norms and activations by more operations, which may keep more.
 
 use burn_lora::LoraConfig;
 use burn_models::decoder::DecoderConfig;
@@ -56,39 +59,46 @@ impl Memory {
     }
 }
 
-/// The largest pass of a training.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pass {
-    /// Tokens computed, padding included.
-    pub(super) tokens: u64,
-    /// Rows that the output head sees.
-    pub(super) rows: u64,
-}
-
-/// Bytes that a backward pass through a decoder needs.
+/// Bytes that the backward pass of `tokens` tokens through a decoder needs.
 pub(super) fn activations(
     config: &DecoderConfig,
     lora: Option<&LoraConfig>,
-    pass: Pass,
+    tokens: u64,
     bytes: u64,
     recompute: bool,
 ) -> u64 {
     let [d, f, c] = [config.hidden_size, config.intermediate_size, config.head_dim].map(|n| n as u64);
-    let [heads, groups] = [config.num_attention_heads, config.num_key_value_heads].map(|n| n as u64);
-    let dropped = match lora {
-        Some(lora) if lora.dropout > 0.0 => 5 * d + heads * c + f,
-        _ => 0,
-    };
-    let token = 8 * d + 4 * heads * c + 4 * groups * c + 4 * f + dropped;
-    let layer = pass.tokens * token * bytes;
+    let [heads, groups] = [config.num_attention_heads, config.num_key_value_heads].map(|n| n as u64 * c);
+    let token = (2 * d + 3 * heads + 3 * groups + 2 * f) * bytes + inputs(config, lora, bytes);
+    let layer = tokens * token;
     let layers = config.num_hidden_layers as u64;
-    if recompute { layers * pass.tokens * d * bytes + layer } else { layers * layer }
+    if recompute { layers * tokens * d * bytes + layer } else { layers * layer }
+}
+
+/// Bytes of what the linear layers of a block read of a token.
+fn inputs(config: &DecoderConfig, lora: Option<&LoraConfig>, bytes: u64) -> u64 {
+    let block = DecoderConfig { num_hidden_layers: 1, ..config.clone() }.projections();
+    let common =
+        (2 * config.hidden_size + config.num_attention_heads * config.head_dim + config.intermediate_size) as u64;
+    let Some(lora) = lora else { return common * bytes };
+    let paths: Vec<String> = block.iter().map(|(path, _)| path.clone()).collect();
+    // A pattern that matches nothing here is found when the adapter is made.
+    let chosen = lora.targets.select(&paths).unwrap_or_else(|_| vec![true; paths.len()]);
+    let own: u64 =
+        block.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((_, [width, _]), _)| *width as u64).sum();
+    let dropout = lora.dropout > 0.0;
+    match (bytes < 4, dropout) {
+        (false, false) => own.min(common) * 4,
+        (false, true) => own * 4,
+        (true, false) => own.min(common) * bytes + own * 4,
+        (true, true) => own * (4 + bytes),
+    }
 }
 
 /// Bytes of the largest intermediate results of a pass without a backward one.
-pub(super) fn inference(config: &DecoderConfig, pass: Pass, bytes: u64) -> u64 {
+pub(super) fn inference(config: &DecoderConfig, tokens: u64, bytes: u64) -> u64 {
     let one = DecoderConfig { num_hidden_layers: 1, ..config.clone() };
-    activations(&one, None, pass, bytes, false)
+    activations(&one, None, tokens, bytes, false)
 }
 
 /// Bytes of the logits of so many rows.
@@ -99,6 +109,7 @@ pub(super) fn head(config: &DecoderConfig, rows: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn_lora::Targets;
 
     #[test]
     fn a_worked_example() {
@@ -112,13 +123,15 @@ mod tests {
             head_dim: 4,
             ..DecoderConfig::default()
         };
-        let pass = Pass { tokens: 10, rows: 5 };
-        // 10 · (64 + 32 + 16 + 64) · 4
-        let layer = 10 * 176 * 4;
-        assert_eq!(activations(&config, None, pass, 4, false), 3 * layer);
-        assert_eq!(activations(&config, None, pass, 4, true), 3 * 10 * 8 * 4 + layer);
+        // 10 tokens · (2·8 + 3·8 + 3·4 + 2·16, and 2·8 + 8 + 16 that linear layers read) · 4
+        let layer = 10 * (84 + 40) * 4;
+        assert_eq!(activations(&config, None, 10, 4, false), 3 * layer);
+        assert_eq!(activations(&config, None, 10, 4, true), 3 * 10 * 8 * 4 + layer);
         let lora = LoraConfig::default();
-        assert_eq!(activations(&config, Some(&lora), pass, 4, false), 3 * (layer + 10 * (40 + 8 + 16) * 4));
+        assert_eq!(activations(&config, Some(&lora), 10, 4, false), 3 * 10 * (84 + 5 * 8 + 8 + 16) * 4);
+        assert_eq!(activations(&config, Some(&lora), 10, 2, false), 3 * 10 * (84 * 2 + (5 * 8 + 8 + 16) * 6));
+        let two = LoraConfig { targets: Targets::Names(vec!["q_proj".into(), "v_proj".into()]), dropout: 0.0, ..lora };
+        assert_eq!(activations(&config, Some(&two), 10, 4, false), 3 * 10 * (84 + 2 * 8) * 4);
         assert_eq!(head(&config, 5), 2 * 4 * 500);
         let memory = Memory::of_parameters(1000, 2, 10, true);
         assert_eq!((memory.weights, memory.gradients, memory.optimizer), (2040, 80, 80));

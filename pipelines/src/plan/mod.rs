@@ -15,6 +15,7 @@ mod stages;
 
 pub use memory::Memory;
 pub use show::table;
+pub(crate) use stages::sft_memory;
 
 use crate::recipe::{Recipe, Stage};
 use crate::run::{Error, Scout};

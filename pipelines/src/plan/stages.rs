@@ -1,11 +1,12 @@
 //! The counts of every sort of stage.
 
 use super::StagePlan;
-use super::memory::{Memory, Pass, activations, head, inference};
+use super::memory::{Memory, activations, head, inference};
 use crate::preview::Prepared;
-use crate::recipe::{Dtype, Embed, GlowTrain, MergeDtype, MergeLora, Sft, Source, Stage, ValueHeadTrain};
+use crate::recipe::{Dtype, Embed, GlowTrain, MergeDtype, MergeLora, Recompute, Sft, Source, Stage, ValueHeadTrain};
 use crate::run::{
-    EmbeddedData, Embedder, Error, JudgeData, Reader, Scout, StageContext, questions_file, sft_steps, value_prompts,
+    EmbeddedData, Embedder, Error, JudgeData, Passes, Reader, Scout, StageContext, questions_file, sft_steps,
+    value_prompts,
 };
 use burn::module::Module;
 use burn_models::decoder::DecoderConfig;
@@ -55,10 +56,9 @@ pub(super) fn plan(scout: &Scout, index: usize, stage: &Stage) -> Result<StagePl
             let data = JudgeData::read(context, &stage.data, &splits, stage.labels, stage.on_bad_edge, None)?;
             let records = data.records(stage.split)?.len() as u64;
             let tokens = (stage.batch_tokens as u64).min(records * stage.prompt.max_length as u64);
-            let pass = Pass { tokens, rows: 0 };
             let parameters = config.num_parameters();
             let memory = Memory {
-                activations: inference(&config, pass, size(stage.dtype)),
+                activations: inference(&config, tokens, size(stage.dtype)),
                 ..Memory::of_parameters(parameters, size(stage.dtype), 0, false)
             };
             let disk = Some(records * SCORE);
@@ -118,19 +118,67 @@ fn sft(scout: &Scout, index: usize, stage: &Sft) -> Result<StagePlan, Error> {
     let counts = prepared.data.counts();
     let (computed, largest) = prepared.computed()?;
     let steps = sft_steps(stage, prepared.plan.steps_per_epoch());
+    let (frozen, trained) = sft_parameters(stage, &config)?;
+    let batch = prepared.data.batch(&largest, stage.packing, prepared.tokenizer.fill_id())?;
+    let (computed_at_once, rows) = (batch.computed() as u64, batch.rows.len() as u64);
+    let several = prepared.plan.epoch(0).step(0).len() > 1;
+    let memory = sft_memory(stage, &config, prepared.passes.recompute, computed_at_once, rows, several)?;
+    let mut notes = Vec::new();
+    if stage.recompute == Recompute::Auto {
+        let Passes { micro_tokens, recompute } = prepared.passes;
+        notes.push(format!("`recompute: Auto` is {recompute:?} here, with up to {micro_tokens} tokens in a pass"));
+    }
+    for (count, reason) in counts.dropped() {
+        notes.push(match reason {
+            "too long" => format!("{count} chats are longer than `max_length` and left out"),
+            _ => format!("{count} chats are left out: {reason}"),
+        });
+    }
+    if counts.truncated > 0 {
+        notes.push(format!("{} chats are cut to `max_length`", counts.truncated));
+    }
+    if stage.early_stopping.is_some() {
+        notes.push("may stop earlier".into());
+    }
+    Ok(StagePlan {
+        records: Some(counts.kept()),
+        tokens: Some(prepared.data.tokens(prepared.plan.epoch(0).all()).0),
+        computed: Some(computed as u64),
+        steps: Some(steps as u64),
+        parameters: Some(frozen + trained),
+        trainable: Some(trained),
+        disk: Some(trained * 4 + checkpoints(trained, stage.checkpoint.keep, steps, stage.checkpoint.every_steps)),
+        memory: Some(memory),
+        notes,
+        ..StagePlan::default()
+    })
+}
+
+/// Frozen and trained parameters.
+fn sft_parameters(stage: &Sft, config: &DecoderConfig) -> Result<(u64, u64), Error> {
     let base = config.num_parameters();
-    let (frozen, trained) = match &stage.lora {
+    Ok(match &stage.lora {
         Some(lora) => (base, config.num_lora_parameters(lora)?),
         None => (0, base),
-    };
+    })
+}
+
+/// The memory of a fine-tuning whose largest pass computes `tokens` tokens and learns `rows` of them; `several`: whether a step has
+/// several passes.
+pub(crate) fn sft_memory(
+    stage: &Sft,
+    config: &DecoderConfig,
+    recompute: crate::learners::Recompute,
+    tokens: u64,
+    rows: u64,
+    several: bool,
+) -> Result<Memory, Error> {
+    let (frozen, trained) = sft_parameters(stage, config)?;
     let bytes = size(stage.dtype);
-    let batch = prepared.data.batch(&largest, stage.packing, prepared.tokenizer.fill_id())?;
-    let pass = Pass { tokens: batch.computed() as u64, rows: batch.rows.len() as u64 };
-    let several = prepared.plan.epoch(0).step(0).len() > 1;
-    let recompute = stage.recompute == crate::learners::Recompute::Layers;
+    let recompute = recompute == crate::learners::Recompute::Layers;
     let mut memory = Memory {
-        activations: activations(&config, stage.lora.as_ref(), pass, bytes, recompute),
-        head: head(&config, pass.rows),
+        activations: activations(config, stage.lora.as_ref(), tokens, bytes, recompute),
+        head: head(config, rows),
         ..Memory::of_parameters(frozen, bytes, trained, several)
     };
     if stage.lora.is_none() && stage.dtype != Dtype::F32 {
@@ -141,25 +189,7 @@ fn sft(scout: &Scout, index: usize, stage: &Sft) -> Result<StagePlan, Error> {
     if stage.ema.is_some() {
         memory.optimizer += trained * 4;
     }
-    let mut notes = Vec::new();
-    if counts.overlong > 0 {
-        notes.push(format!("{} chats are longer than `max_length` and left out", counts.overlong));
-    }
-    if stage.early_stopping.is_some() {
-        notes.push("may stop earlier".into());
-    }
-    Ok(StagePlan {
-        records: Some(counts.read - counts.overlong),
-        tokens: Some(counts.tokens),
-        computed: Some(computed as u64),
-        steps: Some(steps as u64),
-        parameters: Some(frozen + trained),
-        trainable: Some(trained),
-        disk: Some(trained * 4 + checkpoints(trained, stage.checkpoint.keep, steps, stage.checkpoint.every_steps)),
-        memory: Some(memory),
-        notes,
-        ..StagePlan::default()
-    })
+    Ok(memory)
 }
 
 /// Bytes of the checkpoints that are kept: parameters and two moments.
@@ -209,11 +239,10 @@ fn embed(context: &StageContext, stage: &Embed) -> Result<StagePlan, Error> {
         let work = embedder.work(index)?;
         let longest = work.prompts.iter().map(Vec::len).max().unwrap_or(0) as u64;
         let tokens = longest.max(stage.batch_tokens as u64);
-        let pass = Pass { tokens, rows: 0 };
         let bytes = size(stage.dtype);
         let vectors = (work.prompts.len() * reader.width() + work.text_tokens.len() * work.text_width) as u64 * 4;
         let (parameters, activations) = match &reader {
-            Reader::Decoder(config) => (config.num_parameters(), inference(config, pass, bytes)),
+            Reader::Decoder(config) => (config.num_parameters(), inference(config, tokens, bytes)),
             // Of a layer: the hidden states, queries, keys, values, and what the feed-forward part makes of them.
             Reader::Encoder(encoder) => {
                 let config = encoder.encoder().config();
@@ -325,12 +354,11 @@ fn value_head(context: &StageContext, stage: &ValueHeadTrain) -> Result<StagePla
     let (base, trained) = (config.num_parameters(), head + adapters);
     let bytes = size(stage.dtype);
     let tokens = (stage.micro_tokens as u64).min(prompts.tokens() as u64);
-    let pass = Pass { tokens, rows: 0 };
     let recompute = stage.recompute == crate::learners::Recompute::Layers;
     let memory = Memory {
         activations: match adapters {
-            0 => inference(&config, pass, bytes),
-            _ => activations(&config, stage.lora.as_ref(), pass, bytes, recompute),
+            0 => inference(&config, tokens, bytes),
+            _ => activations(&config, stage.lora.as_ref(), tokens, bytes, recompute),
         },
         ..Memory::of_parameters(base, bytes, trained, prompts.tokens() > stage.micro_tokens)
     };

@@ -12,10 +12,10 @@ pub use html::html;
 pub use text::{Style, text};
 
 use crate::recipe::{Recipe, Sft, Stage};
-use crate::run::{Error, Scout, sample_options, sft_files, sft_steps, step_plan};
+use crate::run::{Chats, Error, Passes, Scout, chats_table, sample_options, sft_steps, step_plan};
 use burn_models::decoder::DecoderConfig;
 use burn_models::text::Tokenizer;
-use datasets::sft::{SftCounts, SftDataset, StepPlan};
+use datasets::sft::{SftCounts, SftDataset, SourceReport, StepPlan};
 use std::path::PathBuf;
 
 /// A piece of a sample.
@@ -73,6 +73,8 @@ pub struct Preview {
     pub files: Vec<PathBuf>,
     /// What became of the chats.
     pub counts: SftCounts,
+    /// The same by source.
+    pub sources: Vec<SourceReport>,
     /// The tokens of every sample.
     pub lengths: Vec<u32>,
     /// Samples in the order of training.
@@ -81,6 +83,8 @@ pub struct Preview {
     pub first_step: Vec<Pass>,
     /// How samples share a pass, as the recipe says.
     pub packing: String,
+    /// Tokens of the chats of the first epoch, and those of them that are learned.
+    pub tokens: (u64, u64),
     /// Tokens that are computed in the first epoch, padding included.
     pub computed: usize,
     /// Optimizer steps of an epoch.
@@ -95,6 +99,7 @@ pub(crate) struct Prepared {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) data: SftDataset,
     pub(crate) plan: StepPlan,
+    pub(crate) passes: Passes,
 }
 
 impl Prepared {
@@ -102,14 +107,15 @@ impl Prepared {
     pub(crate) fn new(scout: &Scout, index: usize, stage: &Sft) -> Result<Self, Error> {
         scout.look(index, |context| {
             let folder = context.model_folder("model", &stage.model)?;
-            let (files, _) = sft_files(context, stage)?;
+            let chats = Chats::of(context, &stage.data)?;
             let tokenizer = Tokenizer::from_folder(&folder)?;
             let config = DecoderConfig::from_folder(&folder)?;
             tokenizer.fits(config.vocab_size)?;
             let options = sample_options(stage, config.max_position_embeddings);
-            let data = SftDataset::from_chats(&files, &tokenizer, &options)?;
-            let plan = step_plan(stage, &data, context.recipe.seed)?;
-            Ok(Self { files, tokenizer, data, plan })
+            let data = SftDataset::read(&chats.training(), &tokenizer, &options)?;
+            let passes = Passes::choose(stage, &config, &data, context.recipe.device.free_memory())?;
+            let plan = step_plan(stage, &data, passes.micro_tokens, context.recipe.seed)?;
+            Ok(Self { files: chats.files(), tokenizer, data, plan, passes })
         })
     }
 
@@ -197,10 +203,12 @@ pub(crate) fn preview(recipe: &Recipe, scout: &Scout, index: usize, samples: usi
         stage: recipe.stages[index].name().to_owned(),
         files: prepared.files.clone(),
         counts: prepared.data.counts(),
+        sources: prepared.data.sources().to_vec(),
         lengths: prepared.data.lengths(),
         samples: order.map(|number| prepared.sample(number)).collect::<Result<_, _>>()?,
         first_step: prepared.passes(0)?,
         packing: format!("{:?}", stage.packing),
+        tokens: prepared.data.tokens(epoch.all()),
         computed: prepared.computed()?.0,
         steps_per_epoch,
         steps: sft_steps(stage, steps_per_epoch),
@@ -231,17 +239,27 @@ impl Preview {
 
     /// What it comes to, in sentences.
     fn summary(&self) -> Vec<String> {
-        let SftCounts { read, overlong, tokens, supervised, longest } = self.counts;
+        let SftCounts { read, overlong, longest, .. } = self.counts;
+        let (tokens, supervised) = self.tokens;
         let share = 100.0 * supervised as f64 / tokens.max(1) as f64;
         let saved = tokens as f64 / self.computed.max(1) as f64;
-        vec![
-            format!(
-                "{} chats, {overlong} of {read} left out as too long; the longest has {longest} tokens",
-                read - overlong
-            ),
+        let mut lines = vec![format!(
+            "{} chats, {overlong} of {read} left out as too long; the longest has {longest} tokens",
+            self.counts.kept()
+        )];
+        // One source of which everything was taken is told by that.
+        let plain = self.counts.kept() + overlong == read && self.counts.truncated == 0;
+        if self.sources.len() > 1 || !plain {
+            lines.extend(chats_table(&self.sources));
+            lines.extend(self.sources.iter().flat_map(|source| &source.examples).map(|e| format!("left out: {e}")));
+        } else if let [source] = self.sources.as_slice() {
+            lines.push(format!("{}, format {}", source.source, source.format));
+        }
+        lines.extend([
             format!("{tokens} tokens an epoch, {supervised} of them learned ({share:.1} %)"),
             format!("{} computed an epoch with packing {}: {saved:.2} tokens for each", self.computed, self.packing),
             format!("{} optimizer steps an epoch, {} in all", self.steps_per_epoch, self.steps),
-        ]
+        ]);
+        lines
     }
 }

@@ -36,7 +36,7 @@ pub enum DataFormat {
     /// Records of FLORA-Bench.
     #[default]
     Flora,
-    /// Chats, one `{"messages": […]}` per line.
+    /// Chats, of a format that the first record tells; of another one as a part of a mixture that says its format.
     Chat,
 }
 

@@ -9,6 +9,7 @@
 //!
 //! [`Document::load`] does the first two.
 
+mod chat;
 mod document;
 mod embed;
 mod glow;
@@ -32,6 +33,8 @@ use std::path::PathBuf;
 use ron::ser::PrettyConfig;
 use serde::{Deserialize, Serialize};
 
+pub use self::chat::{ChatData, ChatPart};
+pub(crate) use self::chat::{ChatPlace, PlaceKind};
 pub use self::document::{Document, load_templates};
 pub use self::embed::{Embed, Labels, Sentences, Truncation};
 pub use self::glow::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling};
@@ -40,7 +43,7 @@ pub use self::graph_questions::{GraphQuestionEval, GraphQuestions};
 pub use self::hub::{DataFormat, HubData, HubModel};
 pub use self::judge::{Client, JudgeChats, JudgeEval, JudgePrompt, JudgePrompted, ValueHeadTrain};
 pub use self::optim::{AdamW, Checkpoint, Decay, Dtype, Optim};
-pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Samples, Sft};
+pub use self::sft::{BestBy, EarlyStopping, Evaluation, Framing, MergeDtype, MergeLora, Recompute, Samples, Sft};
 pub use self::source::{DataSource, DecoderInit, EncoderInit, InitModel, ModelSource, Source, TokenizerSource};
 pub use self::stage::{Artifact, Stage, StageKind};
 use crate::device::DeviceSpec;

@@ -2,13 +2,12 @@
 
 use burn_lora::LoraConfig;
 use burn_models::text::{EndOfTurn, Learn, Mask, Thinking};
-use datasets::sft::Packing;
+use datasets::sft::{OnError, Overlong, Packing};
 use serde::{Deserialize, Serialize};
 
 use super::optim::{AdamW, Checkpoint, Dtype, Optim};
 use super::source::Source;
 use crate::eval::AnswerMetric;
-use crate::learners::Recompute;
 use crate::train::{Direction, Schedule};
 
 /// Trains a decoder on the assistant's turns of chats, through a LoRA adapter or in full. The loss is the mean
@@ -49,12 +48,21 @@ pub struct Sft {
     /// How chats share a forward pass; the loss is the same. Default `SharedPrefix`.
     #[serde(default)]
     pub packing: Packing,
-    /// What is computed twice to save memory. Default `None`.
+    /// What is computed twice to save memory: `None`; `Layers`, every layer, in the backward pass; or `Auto`, which takes what fits into
+    /// the memory that is free when the stage begins, and smaller passes than `micro_tokens` where that helps. Default `None`.
     #[serde(default)]
     pub recompute: Recompute,
-    /// Chats with more tokens are left out, and counted. Default 10240.
+    /// The most tokens of a chat: see `overlong`. Default 10240.
     #[serde(default = "Sft::default_max_length")]
     pub max_length: usize,
+    /// What becomes of longer chats: `Delete`, `TruncateEnd`, `KeepAnswer`, `Error`. What is left out or cut is counted. Default
+    /// `Delete`.
+    #[serde(default)]
+    pub overlong: Overlong,
+    /// What becomes of chats that cannot be used: `Stop` ends the run, `Skip` leaves them out and counts them by reason. Default
+    /// `Stop`.
+    #[serde(default)]
+    pub on_error: OnError,
     /// How the turns are written. Default `ChatMl`.
     #[serde(default)]
     pub framing: Framing,
@@ -96,8 +104,8 @@ pub struct Sft {
     /// `StepLr` counts optimizer steps. Default `WarmupCosine(warmup: 0.03)`.
     #[serde(default = "Sft::default_lr_schedule")]
     pub schedule: Schedule,
-    /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, or
-    /// `val.jsonl`, else `test.jsonl`, of a folder. Default none.
+    /// Evaluates on what the data holds out: the questions about the test workflows of a `GraphQuestions` stage, the `split` of
+    /// `Chat` data, or `val.jsonl`, else `test.jsonl`, of a folder. Default none.
     #[serde(default)]
     pub eval: Option<Evaluation>,
     /// Answers some held-out chats in every evaluation, scores the answers, and keeps them in `samples/`; needs `eval`. Default
@@ -142,6 +150,18 @@ impl Sft {
     fn default_lr_schedule() -> Schedule {
         Schedule::WarmupCosine { warmup: 0.03, min_lr: 0.0 }
     }
+}
+
+/// What is computed twice to save memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Recompute {
+    /// Nothing: the fastest.
+    #[default]
+    None,
+    /// Every layer, in the backward pass: the intermediate results of one layer are kept instead of those of all.
+    Layers,
+    /// Nothing, if that fits into the free memory, else every layer.
+    Auto,
 }
 
 /// What is written around the turns of a chat.

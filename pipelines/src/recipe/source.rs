@@ -9,6 +9,7 @@ use datasets::synthetic::SyntheticConfig;
 use datasets::synthetic_chats::SyntheticChatsConfig;
 use serde::{Deserialize, Serialize};
 
+use super::chat::ChatData;
 use super::hub::{HubData, HubModel};
 
 /// A reference to something that a stage reads. Always written with its tag, so that a typing mistake in a name is never
@@ -209,9 +210,10 @@ pub enum DataSource {
     Synthetic(SyntheticConfig),
     /// Generated chats that answer questions by searching, as GAP's do: replies with plans, searches and observations.
     SyntheticChats(SyntheticChatsConfig),
-    /// A file of chats, one `{"messages": […]}` per line; several by a pattern, `Chat("chats/*.jsonl")`; or a folder with
-    /// `train.jsonl` and, to evaluate on, `val.jsonl` or `test.jsonl`. Shards and compression as for `Flora`.
-    Chat(PathBuf),
+    /// Chats: `Chat("chats.jsonl")`, several files by a pattern, `Chat("chats/*.jsonl")`, or a folder with `train.jsonl` and, to
+    /// evaluate on, `val.jsonl` or `test.jsonl`; with more fields of any usual format, as a mixture, or from a registry.
+    #[serde(deserialize_with = "super::chat::short")]
+    Chat(Box<ChatData>),
     /// Data on a hub, as in `Hub(repo: "org/name", folder: "Coding-AF")`.
     Hub(HubData),
 }

@@ -157,6 +157,10 @@ impl StageContext<'_> {
                     // What is made from the recipe is known by its settings.
                     Some(settings) => format!("{settings}, seed {}", self.recipe.seed),
                     None => {
+                        if let Some(hash) = self.mixture_hash(source, hashes)? {
+                            found.insert(format!("{index} {field} {source}"), hash);
+                            continue;
+                        }
                         let path = self.path(field, source)?;
                         let mut parts = Vec::new();
                         for file in datasets::matching(&path)? {
@@ -175,6 +179,21 @@ impl StageContext<'_> {
             found.insert("templates".into(), hashes.of(templates)?);
         }
         Ok(found)
+    }
+
+    /// The settings and the content hashes of chats of which more is said than a path.
+    fn mixture_hash(&self, source: &Source, hashes: &mut Hashes) -> Result<Option<String>, Error> {
+        let Source::Data(key) = source else { return Ok(None) };
+        let Some(DataSource::Chat(data)) = self.recipe.data.get(key) else { return Ok(None) };
+        if data.only_path().is_some() {
+            return Ok(None);
+        }
+        let chats = super::chats::Chats::of(self, source)?;
+        let mut parts = vec![chats.settings()];
+        for file in chats.all_files() {
+            parts.push(hashes.of(file)?);
+        }
+        Ok(Some(parts.join(" ")))
     }
 
     /// The settings of a source that Hearth makes itself, as text.
@@ -212,7 +231,14 @@ impl StageContext<'_> {
                 ModelSource::Init(init) => sources::model(self, key, init),
             },
             Source::Data(key) => match self.recipe.data.get(key).ok_or_else(unknown)? {
-                DataSource::Flora(path) | DataSource::Chat(path) => Ok(path.clone()),
+                DataSource::Flora(path) => Ok(path.clone()),
+                DataSource::Chat(data) => data.only_path().map(Path::to_owned).ok_or_else(|| {
+                    self.input_error(
+                        field,
+                        Path::new(&source.to_string()),
+                        "only an Sft stage reads chats of this form",
+                    )
+                }),
                 DataSource::Hub(hub) => self.fetched(&Repo::data(hub)),
                 DataSource::Synthetic(config) => sources::synthetic(self, key, config),
                 DataSource::SyntheticChats(config) => sources::chats(self, key, config),

@@ -3,6 +3,7 @@
 //! What is on disk, and when a stage counts as finished, is described in [`folder`].
 
 mod answers;
+mod chats;
 mod context;
 mod embed;
 mod embedded;
@@ -24,12 +25,14 @@ mod scout;
 mod scratch;
 mod sentences;
 mod sft;
+mod sft_passes;
 mod sft_samples;
 mod sources;
 mod targets;
 mod value_head;
 mod warm_up;
 
+pub(crate) use chats::{Chats, table as chats_table};
 pub use context::{StageContext, StageEnd, be_quiet, is_quiet, say};
 pub(crate) use embed::Embedder;
 pub use embedded::{EmbedInfo, EmbeddedData, InputScale, Keys, Standardization, Table, glow_data};
@@ -44,7 +47,8 @@ pub(crate) use merge_lora::{WriteModel, write_model};
 pub use predictor::{PredictorFile, Scored, StoredPredictor};
 pub(crate) use scout::{Scout, files_of};
 pub(crate) use sentences::{Reader, prompted_rows};
-pub(crate) use sft::{adapter_folder, files as sft_files, sample_options, step_plan, steps as sft_steps};
+pub(crate) use sft::{adapter_folder, sample_options, step_plan, steps as sft_steps};
+pub(crate) use sft_passes::Passes;
 pub(crate) use value_head::value_prompts;
 
 use crate::device::DeviceSpec;

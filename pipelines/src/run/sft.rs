@@ -1,18 +1,18 @@
 //! The stage that fine-tunes a decoder.
 
+use super::chats::{self, Chats};
 use super::context::{StageContext, StageEnd};
 use super::error::Error;
-use super::graph_questions::TRAIN;
 use super::merge_lora::copy_tokenizer;
+use super::sft_passes::Passes;
 use super::sft_samples::{SCORE, SampleAnswers};
 use crate::learners::{CausalLm, LmBatches, Neftune};
-use crate::recipe::{BestBy, Dtype, Sft};
+use crate::recipe::{BestBy, Dtype, Recompute, Sft};
 use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Hooks, TrainState, fit, stream};
 use burn::module::Module;
 use burn::tensor::FloatDType;
 use burn_models::decoder::{Decoder, SaveModel};
 use burn_models::text::{ChatOptions, SuperviseOptions, Tokenizer};
-use datasets::Split;
 use datasets::sft::{PlanConfig, SftDataset, SftOptions, StepPlan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,15 +42,17 @@ pub(crate) fn sample_options(stage: &Sft, positions: usize) -> SftOptions {
             assistant_prefix: stage.assistant_prefix.clone(),
             end_of_turn: stage.end_of_turn,
             learn_header: stage.learn_header,
+            ..SuperviseOptions::default()
         },
         max_length: Some(stage.max_length.min(positions)),
-        ..SftOptions::default()
+        overlong: stage.overlong,
+        on_error: stage.on_error,
     }
 }
 
 /// Which samples go into which step.
-pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, seed: u64) -> datasets::Result<StepPlan> {
-    let Sft { sequences_per_step, tokens_per_step, micro_tokens, packing, .. } = *stage;
+pub(crate) fn step_plan(stage: &Sft, data: &SftDataset, micro_tokens: usize, seed: u64) -> datasets::Result<StepPlan> {
+    let Sft { sequences_per_step, tokens_per_step, packing, .. } = *stage;
     let config = PlanConfig { sequences_per_step, tokens_per_step, micro_tokens, packing };
     StepPlan::new(data, config, stream(seed, "data", &[]))
 }
@@ -63,7 +65,7 @@ pub(crate) fn steps(stage: &Sft, per_epoch: usize) -> usize {
 
 pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error> {
     let base = context.model_folder("model", &stage.model)?;
-    let (train_files, valid_files) = files(context, stage)?;
+    let chats = Chats::of(context, &stage.data)?;
     let tokenizer = Arc::new(Tokenizer::from_folder(&base)?);
     let device = context.device.clone().autodiff();
     // All weights that are trained are f32; steps in another format are computed with copies.
@@ -79,18 +81,27 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
 
     let options = sample_options(stage, decoder.config().max_position_embeddings);
-    let plan = |data: &SftDataset| step_plan(stage, data, seed);
-    let train = Arc::new(SftDataset::from_chats(&train_files, &tokenizer, &options)?);
+    let train = Arc::new(SftDataset::read(&chats.training(), &tokenizer, &options)?);
     let counts = train.counts();
-    context.say(&format!(
-        "{} chats ({} too long), {} tokens, {} of them learned",
-        train.len(),
-        counts.overlong,
-        counts.tokens,
-        counts.supervised
-    ));
+    let held_out = match (&stage.eval, chats.held_out()) {
+        (Some(_), Some(selection)) => Some(Arc::new(SftDataset::read(&selection, &tokenizer, &options)?)),
+        (Some(_), None) => {
+            return Err(context.error(
+                "`eval` needs held-out chats: a val.jsonl, a `split`, or a GraphQuestions stage with test workflows",
+            ));
+        }
+        (None, _) => None,
+    };
+    chats::report(context, &train, held_out.as_deref())?;
+    let passes = Passes::of(&context.folder, stage, decoder.config(), &train, context.recipe.device.free_memory())?;
+    if stage.recompute == Recompute::Auto {
+        let Passes { micro_tokens, recompute } = passes;
+        context.say(&format!("recompute: {recompute:?}, up to {micro_tokens} tokens in a pass"));
+    }
+    let plan = |data: &SftDataset| step_plan(stage, data, passes.micro_tokens, seed);
     let train_plan = plan(&train)?;
     let steps_per_epoch = train_plan.steps_per_epoch();
+    let (tokens, learned) = train.tokens(train_plan.epoch(0).all());
     let steps = steps(stage, steps_per_epoch);
     let width = decoder.config().hidden_size;
     let noise = stage.neftune.map(|alpha| Neftune { alpha, width });
@@ -103,19 +114,14 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         noise: None,
         len,
     };
-    let valid: LmBatches = match (&stage.eval, &valid_files) {
-        (Some(eval), Some(files)) => {
-            let data = SftDataset::from_chats(files, &tokenizer, &options)?;
+    let valid: LmBatches = match (&stage.eval, held_out) {
+        (Some(eval), Some(data)) => {
             let valid_plan = plan(&data)?;
             let most = eval.max_records.map_or(usize::MAX, |n| valid_plan.steps_for(n));
             let count = valid_plan.steps_per_epoch().min(most);
-            batches(Arc::new(data), valid_plan, count)
+            batches(data, valid_plan, count)
         }
-        (Some(_), None) => {
-            return Err(context
-                .error("`eval` needs held-out chats: a val.jsonl, or a GraphQuestions stage with test workflows"));
-        }
-        (None, _) => batches(train.clone(), train_plan.clone(), 0),
+        _ => batches(train.clone(), train_plan.clone(), 0),
     };
 
     let select_by = stage.eval.as_ref().map_or(BestBy::default(), |eval| eval.select_by);
@@ -156,7 +162,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     }
     let train = LmBatches { noise, ..batches(train, train_plan, steps) };
     let data = FitData { train: Arc::new(train), valid: Arc::new(valid) };
-    let task = CausalLm { decoder, recompute: stage.recompute };
+    let task = CausalLm { decoder, recompute: passes.recompute };
     let fitted = fit(task, stage.optim.init(), data, &device, &context.folder, fit_options, hooks)?;
     if fitted.outcome == FitOutcome::Interrupted {
         return Ok(StageEnd::Interrupted);
@@ -167,16 +173,18 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     }
     let mut metrics = BTreeMap::from([
         ("steps".to_string(), Some(fitted.state.step as f64)),
-        ("records".to_string(), Some(counts.read as f64 - counts.overlong as f64)),
+        ("records".to_string(), Some(counts.kept() as f64)),
         ("overlong".to_string(), Some(counts.overlong as f64)),
-        ("tokens_per_epoch".to_string(), Some(counts.tokens as f64)),
-        ("learned_tokens_per_epoch".to_string(), Some(counts.supervised as f64)),
+        ("left_out".to_string(), Some((counts.read - counts.kept()) as f64)),
+        ("truncated".to_string(), Some(counts.truncated as f64)),
+        ("tokens_per_epoch".to_string(), Some(tokens as f64)),
+        ("learned_tokens_per_epoch".to_string(), Some(learned as f64)),
         ("parameters".to_string(), Some(total as f64)),
     ]);
     if let Some((best, _)) = fitted.state.early_stopping.best {
         metrics.insert(format!("best_val_{score}"), Some(best));
     }
-    let end = StageEnd::done(metrics, &[output.name(), "metrics.jsonl", "metrics.csv"]);
+    let end = StageEnd::done(metrics, &[output.name(), "metrics.jsonl", "metrics.csv", chats::DATA]);
     Ok(end.after(fitted.earlier_seconds))
 }
 
@@ -204,26 +212,4 @@ impl Output {
         decoder.save(&target, &SaveModel { dtype: self.dtype, shard_bytes: Some(4 << 30) })?;
         copy_tokenizer(&self.base, &target)
     }
-}
-
-/// The chats to train on, and those to evaluate on where there are any.
-pub(crate) fn files(context: &StageContext, stage: &Sft) -> Result<(Vec<PathBuf>, Option<Vec<PathBuf>>), Error> {
-    let path = context.path("data", &stage.data)?;
-    if !path.is_dir() {
-        return Ok((datasets::matching(&path)?, None));
-    }
-    let filled = |split: Split| -> Result<Vec<PathBuf>, Error> {
-        let mut files = split.files(&path)?;
-        files.retain(|file| std::fs::metadata(file).is_ok_and(|meta| meta.len() > 0));
-        Ok(files)
-    };
-    let train = filled(Split::Train)?;
-    if train.is_empty() {
-        return Err(context.input_error("data", &path.join(TRAIN), "there are no chats to train on"));
-    }
-    let held_out = match filled(Split::Val)? {
-        files if files.is_empty() => filled(Split::Test)?,
-        files => files,
-    };
-    Ok((train, Some(held_out).filter(|files| !files.is_empty())))
 }

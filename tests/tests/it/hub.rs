@@ -341,3 +341,53 @@ fn a_model_is_fetched_and_trained() {
     let asked = server.requests();
     assert!(!asked.iter().any(|r| r.path.contains("safetensors")), "{asked:?}");
 }
+
+#[test]
+fn tables_of_chats_are_fetched_and_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = |name: &str, count: usize| {
+        let path = folder.path().join(name);
+        let mut writer = datasets::table::RowWriter::create(&path).unwrap();
+        for n in 0..count {
+            let turns = [("human", format!("{name} {n}")), ("gpt", "a".to_owned())];
+            let turns = turns.map(|(from, value)| serde_json::json!({"from": from, "value": value}));
+            writer.write(&serde_json::json!({"conversations": turns})).unwrap();
+        }
+        writer.finish().unwrap();
+        fs::read(path).unwrap()
+    };
+    let files = BTreeMap::from([
+        ("data/train-00000-of-00002.parquet".to_owned(), table("a.parquet", 5)),
+        ("data/train-00001-of-00002.parquet".to_owned(), table("b.parquet", 4)),
+        ("data/validation-00000-of-00001.parquet".to_owned(), table("c.parquet", 3)),
+        ("README.md".to_owned(), b"hello".to_vec()),
+    ]);
+    let server = HubServer::start(Repository {
+        id: "datasets/org/chats".into(),
+        commit: COMMIT.into(),
+        files,
+        ..Repository::default()
+    });
+    for chats in [
+        "Hub(repo: \"org/chats\", folder: \"data\", format: Chat)",
+        "Chat(sources: [(data: Data(\"hub\"), weight: 2)], format: ShareGpt)",
+    ] {
+        let machine = Machine::of(
+            &server,
+            &format!(
+                "models: {{\"llm\": Init(Decoder(hidden_size: 16, num_hidden_layers: 1))}}, \
+                 data: {{\"hub\": Hub(repo: \"org/chats\", folder: \"data\", format: Chat), \"chats\": {chats}}}, \
+                 stages: [Sft(model: Model(\"llm\"), data: Data(\"chats\"), epochs: 1, sequences_per_step: 4, eval: (every_steps: 1))]"
+            ),
+        );
+        machine.run(&[]).expect_code(0);
+        let written = fs::read(machine.folder.path().join("runs/hub/stages/01-sft/data.json")).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        let per_epoch = if chats.starts_with("Chat") { 18 } else { 9 };
+        assert_eq!(
+            (&written["train"][0]["format"], &written["train"][0]["per_epoch"]),
+            (&"ShareGpt".into(), &per_epoch.into())
+        );
+        assert_eq!((&written["train"][0]["files"], &written["held_out"][0]["counts"]["read"]), (&2.into(), &3.into()));
+    }
+}

@@ -143,7 +143,7 @@ fn large(folder: &Path, more: &str) -> std::path::PathBuf {
     fs::write(&chats, (0..16).map(|n| format!("{}\n", line(n))).collect::<String>()).unwrap();
     let recipe = folder.join("r.ron");
     let text = format!(
-        "Recipe(name: \"large\", runs: {:?}, models: {{\"llm\": Init(Decoder(hidden_size: 128, intermediate_size: 384, num_hidden_layers: 4))}}, \
+        "Recipe(name: \"large\", runs: {:?}, models: {{\"llm\": Init(Decoder(hidden_size: 192, intermediate_size: 512, num_hidden_layers: 6))}}, \
          data: {{\"chats\": Chat({chats:?})}}, stages: [Sft(model: Model(\"llm\"), data: Data(\"chats\"), epochs: 1, \
          sequences_per_step: 4, micro_tokens: 4096, max_length: 4096, packing: Packed{more})])",
         folder.join("runs")
@@ -173,18 +173,32 @@ fn peak(command: &mut Command) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_and_time_are_near_what_is_measured() {
-    for more in ["", ", recompute: Layers", ", lora: (rank: 4)"] {
+    for more in [
+        "",
+        ", recompute: Layers",
+        ", dtype: Bf16",
+        ", lora: (rank: 4)",
+        ", lora: (rank: 4, dropout: 0.0), recompute: Layers",
+        ", lora: (rank: 4, dropout: 0.0, targets: Names([\"q_proj\", \"v_proj\"]))",
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let recipe = large(folder.path(), more);
         let planned = plan(&recipe, &folder.path().join("elsewhere"), &["--json"]).expect_code(0).json();
         let mut check = HEARTH.command(["preview"]);
         let nothing = peak(check.arg(&recipe));
-        let mut run = HEARTH.command(["run"]);
-        let all = peak(run.arg(&recipe).args(["--device", &cpu()]));
-        let measured = all.saturating_sub(nothing) as f64;
         let estimated = planned["memory"].as_u64().unwrap() as f64;
-        println!("{more}: memory {:.0} MiB estimated, {:.0} MiB measured", estimated / 1048576.0, measured / 1048576.0);
-        assert!(estimated < 2.0 * measured && measured < 2.0 * estimated, "{more}: {estimated} for {measured} bytes");
+        // What the allocator keeps varies from run to run, where other tests run beside this one: of a few the smallest.
+        let mut measured = f64::INFINITY;
+        for _ in 0..4 {
+            let mut run = HEARTH.command(["run", "--fresh"]);
+            let all = peak(run.arg(&recipe).args(["--device", &cpu()]));
+            measured = measured.min(all.saturating_sub(nothing) as f64);
+            println!("{more}: {:.0} MiB estimated, {:.0} measured", estimated / 1048576.0, measured / 1048576.0);
+            if measured < 1.15 * estimated {
+                break;
+            }
+        }
+        assert!((measured / estimated - 1.0).abs() < 0.15, "{more}: {estimated} for {measured} bytes");
 
         let log = json_lines(&folder.path().join("runs/large/stages/01-sft/metrics.jsonl"));
         let time = |row: &Value| row["time"].as_f64().unwrap();

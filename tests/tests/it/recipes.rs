@@ -302,7 +302,12 @@ const RULES: &[Fault] = &[
         &["a-file is a file, but a folder is needed"],
     ),
     fault("Stage(\"graph-questions\")", "Path(\"chats.jsonl\")", "13:19", &["there is no file chats.jsonl"]),
-    fault("Stage(\"graph-questions\")", "Path(\"empty\")", "13:19", &["empty has no train.jsonl"]),
+    fault(
+        "Stage(\"graph-questions\")",
+        "Path(\"empty\")",
+        "13:19",
+        &["there are no chats to train on: no train.jsonl"],
+    ),
     fault("adapter: Stage(\"sft\")", "adapter: Path(\"empty\")", "19:48", &["empty has no adapter_config.json"]),
     fault("weights: Stage(\"glow-train\")", "weights: Path(\"empty\")", "27:27", &["empty has no manifest.json"]),
 ];

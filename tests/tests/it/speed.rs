@@ -10,8 +10,9 @@ fn every_case_is_measured() {
     let done = HEARTH.ok(["bench", "--size", "tiny", "--json", "--device", cpu().as_str()]).json();
     let lines: Vec<Value> = serde_json::from_value(done).unwrap();
     let cases: Vec<&str> = lines.iter().map(|line| line["case"].as_str().unwrap()).collect();
-    let all = ["prefinetune", "prefinetune-short", "prefinetune-vocab", "long", "embed", "decode", "decode-batch"];
-    assert_eq!(cases, [all.as_slice(), &["glow", "questions", "minilm"]].concat());
+    let training = ["prefinetune", "prefinetune-short", "prefinetune-vocab", "long", "chats", "chats-packed", "curve"];
+    let others = ["tokenize", "embed", "decode", "decode-batch", "glow", "questions", "minilm"];
+    assert_eq!(cases, [training, others].concat());
     for line in &lines {
         let figures = &line["hearth"];
         for key in ["count", "seconds", "peak_mib"] {
@@ -25,7 +26,11 @@ fn every_case_is_measured() {
     // Thirty questions share two beginnings, so fewer tokens are computed than there are.
     let first = &lines[0]["hearth"];
     assert!(first["computed"].as_f64().unwrap() < 0.7 * first["tokens"].as_f64().unwrap());
-    assert!(lines[7]["hearth"]["loss"].as_f64().is_some(), "the predictor's loss");
+    let of = |case: &str| &lines[cases.iter().position(|name| *name == case).unwrap()]["hearth"];
+    assert!(of("glow")["loss"].as_f64().is_some(), "the predictor's loss");
+    let losses: Vec<f64> = serde_json::from_value(of("curve")["losses"].clone()).unwrap();
+    assert!(losses.len() == 3 && losses.iter().all(|loss| *loss > 1.0), "{losses:?}");
+    assert_eq!(of("tokenize")["count"], 200.0);
 }
 
 #[test]

@@ -307,10 +307,10 @@ fn conversations_that_cannot_be_learned_are_errors() {
     let tokenizer = Tokenizer::builtin(Builtin::Decoder).unwrap();
     let asked = [Message::user("q")];
     let options = SuperviseOptions::default();
-    assert!(matches!(tokenizer.supervised_chat(&asked, None, &options), Err(Error::Chat { .. })));
+    assert!(matches!(tokenizer.supervised_chat(&asked, None, &options), Err(Error::NothingLearned { .. })));
     let answered_twice = [Message::user("q"), Message::assistant("a"), Message::user("r")];
     let last = SuperviseOptions { learn: Learn::LastReply, ..SuperviseOptions::default() };
-    assert!(matches!(tokenizer.supervised_chat(&answered_twice, None, &last), Err(Error::Chat { .. })));
+    assert!(matches!(tokenizer.supervised_chat(&answered_twice, None, &last), Err(Error::NothingLearned { .. })));
     // This template writes the conversation backwards: no prompt is the beginning of the whole.
     let backwards = "{% for m in messages[::-1] %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}";
     let tokenizer = tokenizer.with_chat_template(ChatTemplate::new(backwards).unwrap());

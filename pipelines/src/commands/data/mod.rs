@@ -1,5 +1,6 @@
 //! `hearth data`: what is in data, making some, and changing its form.
 
+mod chat_stats;
 mod convert;
 mod stats;
 

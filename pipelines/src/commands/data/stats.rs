@@ -1,5 +1,6 @@
-//! `hearth data stats`: what is in a folder of FLORA records.
+//! `hearth data stats`: what is in a folder of FLORA records; of chats, see [`chat_stats`].
 
+use super::chat_stats;
 use crate::cli::args::StatsArgs;
 use crate::cli::print;
 use crate::report::{Align, Table};
@@ -48,7 +49,7 @@ struct SplitStats {
 
 /// Quantiles by the nearest rank: the smallest value that this share of all values does not exceed.
 #[derive(Serialize)]
-struct Spread {
+pub(super) struct Spread {
     count: usize,
     mean: f64,
     min: usize,
@@ -59,7 +60,7 @@ struct Spread {
 }
 
 #[derive(Serialize)]
-struct TokenStats {
+pub(super) struct TokenStats {
     #[serde(flatten)]
     spread: Spread,
     total: usize,
@@ -68,7 +69,7 @@ struct TokenStats {
 }
 
 impl Spread {
-    fn of(mut values: Vec<usize>) -> Self {
+    pub(super) fn of(mut values: Vec<usize>) -> Self {
         values.sort_unstable();
         let count = values.len();
         let rank = |share: f64| {
@@ -85,12 +86,18 @@ impl Spread {
 /// # Errors
 /// Records or a tokenizer that cannot be read.
 pub fn stats(args: &StatsArgs) -> crate::Result<()> {
-    let found = compute(args)?;
-    if args.json {
-        let value = serde_json::to_value(&found).map_err(std::io::Error::other)?;
-        return print(&format!("{value:#}\n"));
+    let boxed = std::io::stdout().is_terminal();
+    let (value, text) = if chat_stats::is_chats(&args.folder) {
+        let found = chat_stats::compute(args)?;
+        (serde_json::to_value(&found), chat_stats::tables(&found, boxed))
+    } else {
+        let found = compute(args)?;
+        (serde_json::to_value(&found), tables(&found, boxed))
+    };
+    match args.json {
+        true => print(&format!("{:#}\n", value.map_err(std::io::Error::other)?)),
+        false => print(&text),
     }
-    print(&tables(&found, std::io::stdout().is_terminal()))
 }
 
 fn compute(args: &StatsArgs) -> Result<Stats, Error> {
@@ -155,9 +162,28 @@ fn lengths(index: &FloraIndex, texts: &BTreeSet<u32>, tokenizer: &Tokenizer) -> 
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
+    Ok(token_stats(lengths))
+}
+
+/// What numbers of tokens come to.
+pub(super) fn token_stats(lengths: Vec<usize>) -> TokenStats {
     let over = |limit: usize| lengths.iter().filter(|length| **length > limit).count();
     let (over_256, over_512) = (over(LIMITS[0]), over(LIMITS[1]));
-    Ok(TokenStats { total: lengths.iter().sum(), over_256, over_512, spread: Spread::of(lengths) })
+    TokenStats { total: lengths.iter().sum(), over_256, over_512, spread: Spread::of(lengths) }
+}
+
+impl TokenStats {
+    /// A row of a table.
+    pub(super) fn row(&self, name: &str) -> Vec<String> {
+        spread_row(name, &self.spread, Some([self.over_256, self.over_512]))
+    }
+}
+
+/// A row of a table.
+pub(super) fn spread_row(name: &str, s: &Spread, over: Option<[usize; 2]>) -> Vec<String> {
+    let numbers = [s.min, s.p50, s.p90, s.p99, s.max].map(|number| number.to_string());
+    let over = over.map_or(vec![], |over| over.map(|count| count.to_string()).to_vec());
+    [vec![name.to_owned(), s.count.to_string(), format!("{:.2}", s.mean)], numbers.to_vec(), over].concat()
 }
 
 fn tables(stats: &Stats, boxed: bool) -> String {
@@ -181,16 +207,11 @@ fn tables(stats: &Stats, boxed: bool) -> String {
         "over distinct ones",
         &["count", "mean", "min", "p50", "p90", "p99", "max", ">256", ">512"],
     ));
-    let row = |name: &str, s: &Spread, over: Option<[usize; 2]>| {
-        let numbers = [s.min, s.p50, s.p90, s.p99, s.max].map(|number| number.to_string());
-        let over = over.map_or(vec![], |over| over.map(|count| count.to_string()).to_vec());
-        [vec![name.to_owned(), s.count.to_string(), format!("{:.2}", s.mean)], numbers.to_vec(), over].concat()
-    };
-    let mut rows = vec![row("nodes of a workflow", &stats.nodes, None), row("edges of a workflow", &stats.edges, None)];
-    for (name, tokens) in &stats.tokens {
-        let over = Some([tokens.over_256, tokens.over_512]);
-        rows.push(row(&format!("tokens of a {name} text"), &tokens.spread, over));
-    }
+    let mut rows = vec![
+        spread_row("nodes of a workflow", &stats.nodes, None),
+        spread_row("edges of a workflow", &stats.edges, None),
+    ];
+    rows.extend(stats.tokens.iter().map(|(name, tokens)| tokens.row(&format!("tokens of a {name} text"))));
     spreads.group(rows);
     let summary = &stats.summary;
     let mut text = splits.render(boxed) + "\n" + &spreads.render(boxed);

@@ -13,7 +13,7 @@ use crate::report::Manifest;
 /// What stands for the path of a local file.
 const LOCAL: &str = "(local)";
 /// Settings that hold the path of a file or folder.
-const PATHS: [&str; 4] = ["Path", "Flora", "Chat", "templates"];
+const PATHS: [&str; 6] = ["Path", "Flora", "path", "registry", "templates", "csv"];
 
 /// A model card, by [`Display`](fmt::Display). No path of the machine it is written on is in it.
 pub(super) struct Card<'a> {

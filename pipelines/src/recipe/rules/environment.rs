@@ -10,7 +10,7 @@ use datasets::Split;
 use serde::Deserialize;
 
 use super::sources::inputs;
-use super::{Place, Report};
+use super::{Place, Report, chats};
 use crate::Error;
 use crate::device::DeviceSpec;
 use crate::hub::{Hub, Repo};
@@ -145,7 +145,7 @@ fn input(report: &mut Report, hub: &Hub, place: &Place, source: &Source, stage: 
         }
         Source::Path(path) => match needed {
             Artifact::Flora => flora(report, place, path, splits),
-            Artifact::Chats => chats(report, place, path),
+            Artifact::Chats => chats::path(report, place, path),
             Artifact::Decoder | Artifact::Encoder | Artifact::Reader => model_folder(report, place, path, Some(needed)),
             Artifact::Adapter => {
                 let path = within(path, "adapter", "adapter_config.json");
@@ -166,7 +166,7 @@ fn data_entry(report: &mut Report, hub: &Hub, key: &str, data: &DataSource, spli
     let place = Place::of("data").key(key);
     match data {
         DataSource::Flora(path) => flora(report, &place, path, splits),
-        DataSource::Chat(path) => chats(report, &place, path),
+        DataSource::Chat(data) => chats::files(report, hub, &place, data),
         DataSource::Synthetic(_) | DataSource::SyntheticChats(_) => {}
         DataSource::Hub(data) => {
             // A copy that may be older than what is on the hub says nothing about that.
@@ -174,7 +174,7 @@ fn data_entry(report: &mut Report, hub: &Hub, key: &str, data: &DataSource, spli
             let path = fetched(report, &place, hub, &repo).filter(|_| hub.is_offline());
             match (path, data.format) {
                 (Some(path), DataFormat::Flora) => flora(report, &place, &path, splits),
-                (Some(path), DataFormat::Chat) => chats(report, &place, &path),
+                (Some(path), DataFormat::Chat) => chats::path(report, &place, &path),
                 (None, _) => {}
             }
         }
@@ -182,7 +182,7 @@ fn data_entry(report: &mut Report, hub: &Hub, key: &str, data: &DataSource, spli
 }
 
 /// The folder of what was fetched from a hub, unless there is more to fetch; reports what is not there and cannot be.
-fn fetched(report: &mut Report, place: &Place, hub: &Hub, repo: &Repo) -> Option<PathBuf> {
+pub(super) fn fetched(report: &mut Report, place: &Place, hub: &Hub, repo: &Repo) -> Option<PathBuf> {
     let cached = hub.cached(repo);
     if cached.is_none() && hub.is_offline() {
         let message = format!("{repo} is not in {}, and HF_HUB_OFFLINE forbids to fetch it", hub.cache().display());
@@ -196,19 +196,6 @@ fn fetched(report: &mut Report, place: &Place, hub: &Hub, repo: &Repo) -> Option
 fn within(path: &Path, part: &str, name: &str) -> PathBuf {
     let inner = path.join(part);
     if !path.join(name).exists() && inner.join(name).exists() { inner } else { path.to_owned() }
-}
-
-/// A file of chats, several by a pattern, or a folder with those of the training split.
-fn chats(report: &mut Report, place: &Place, path: &Path) {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => flora(report, place, path, &[Split::Train]),
-        Ok(_) => {}
-        Err(_) => match datasets::matching(path) {
-            Ok(files) if files.iter().all(|file| file.exists()) => {}
-            Err(error @ datasets::Error::Empty { .. }) => report.add(place, error.to_string()),
-            _ => missing(report, place, path, "file"),
-        },
-    }
 }
 
 fn flora(report: &mut Report, place: &Place, path: &Path, splits: &[Split]) {
@@ -319,7 +306,7 @@ fn folder(report: &mut Report, place: &Place, path: &Path) -> bool {
     false
 }
 
-fn missing(report: &mut Report, place: &Place, path: &Path, what: &str) {
+pub(super) fn missing(report: &mut Report, place: &Place, path: &Path, what: &str) {
     let problem = report.at(place, format!("there is no {what} {}", path.display()));
     report.push(match similar(path) {
         Some(near) => problem.label(format!("did you mean {near}?")),

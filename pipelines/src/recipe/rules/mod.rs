@@ -1,6 +1,7 @@
 //! Rules across fields: what a recipe that parses can still have wrong. All of them are applied, and everything is
 //! reported at once.
 
+mod chats;
 mod environment;
 mod graph_questions;
 mod judges;

@@ -1,15 +1,14 @@
 //! Settings outside their ranges, and settings that do not go together within one stage.
 
 use burn_models::text::Mask;
-use datasets::Split;
 use datasets::sampler::Sampler;
 use std::path::Path;
 
-use super::{Place, Report, graph_questions, judges};
+use super::{Place, Report, chats, graph_questions, judges};
 use crate::eval::UtilityOptions;
 use crate::recipe::{
     AdamW, BestBy, Checkpoint, DataSource, DecoderInit, EarlyStopping, Embed, EncoderInit, Evaluation, GlowEval,
-    GlowTrain, InitModel, MergeLora, ModelSource, Optim, Recipe, Schedule, Sft, Source, Stage,
+    GlowTrain, InitModel, MergeLora, ModelSource, Optim, PlaceKind, Recipe, Schedule, Sft, Source, Stage,
 };
 
 /// Nobody waits for more.
@@ -32,7 +31,8 @@ pub(super) fn check(report: &mut Report) {
         match data {
             DataSource::Synthetic(config) => synthetic(report, &place, config.validate()),
             DataSource::SyntheticChats(config) => synthetic(report, &place, config.validate()),
-            _ => {}
+            DataSource::Chat(data) => chats::settings(report, &place, data),
+            DataSource::Flora(_) | DataSource::Hub(_) => {}
         }
     }
     for (index, stage) in recipe.stages.iter().enumerate() {
@@ -257,7 +257,10 @@ fn sft(report: &mut Report, place: &Place, stage: &Sft) {
     samples(report, place, stage);
     if stage.eval.is_some() && !holds_out(report.recipe(), &stage.data) {
         let problem = report.at(&place.at("eval"), format!("{} holds nothing out to evaluate on", stage.data));
-        report.push(problem.help("a GraphQuestions stage does, and a folder with val.jsonl or test.jsonl"));
+        report.push(
+            problem
+                .help("a GraphQuestions stage does, chats with a `split`, and a folder with val.jsonl or test.jsonl"),
+        );
     }
     evaluation(report, place, stage.eval.as_ref(), stage.early_stopping.as_ref());
     checkpoint(report, place, &stage.checkpoint);
@@ -321,9 +324,9 @@ pub(super) fn evaluation(
 
 /// Whether there is anything to evaluate on beside the data that a decoder is trained on.
 fn holds_out(recipe: &Recipe, data: &Source) -> bool {
-    let held_out = |split: Split, path: &Path| split.files(path).is_ok_and(|files| !files.is_empty());
     // What is not there is reported elsewhere, or lies on another machine.
-    let test = |path: &Path| !path.exists() || [Split::Val, Split::Test].into_iter().any(|split| held_out(split, path));
+    let test =
+        |path: &Path| !path.exists() || datasets::chat::chat_files(path).is_ok_and(|files| !files.held_out.is_empty());
     match data {
         Source::Stage(name) => match recipe.stages.iter().find(|stage| stage.name() == name) {
             Some(Stage::GraphQuestions(stage)) => stage.test_workflows > 0,
@@ -331,8 +334,15 @@ fn holds_out(recipe: &Recipe, data: &Source) -> bool {
         },
         Source::Path(path) => test(path),
         Source::Data(key) => match recipe.data.get(key) {
-            Some(DataSource::Chat(path)) => test(path),
             Some(DataSource::SyntheticChats(config)) => config.val + config.test > 0,
+            Some(DataSource::Chat(data)) => {
+                data.split.is_some()
+                    || data.places(recipe).iter().any(|place| match place.kind {
+                        PlaceKind::Path(path) => test(path),
+                        PlaceKind::Hub(_) => true,
+                        PlaceKind::Registry(..) => false,
+                    })
+            }
             _ => true,
         },
         Source::Model(_) | Source::Hub(_) => true,

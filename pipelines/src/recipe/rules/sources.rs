@@ -27,6 +27,13 @@ pub(super) fn check(report: &mut Report) {
                 }
             }
             Stage::GraphQuestionEval(eval) => {
+                if let Source::Data(key) = &eval.data
+                    && let Some(DataSource::Chat(data)) = recipe.data.get(key)
+                    && data.only_path().is_none()
+                {
+                    let message = format!("`{key}` is more than a path: its questions are not those that were made");
+                    report.add(&Place::stage(index).at("data"), message);
+                }
                 if let Some(adapter) = &eval.adapter {
                     same_base(report, index, "model", &eval.model, adapter);
                 }

@@ -143,7 +143,10 @@ fn conversations() {
         chat("\"content\": \"q\"", "\"content\": \"q\", \"content\": \"r\"", &["expected each key once"]),
         chats("no messages", &["c.jsonl:1", "at least one message"], r#"{"messages": []}"#),
         chats("not a list", &["c.jsonl:1", "expected a list of messages"], r#"{"messages": {"role": "user"}}"#),
-        chats("another key", &["c.jsonl:1", "`messages`", "a line looks like"], r#"{"prompt": "q"}"#),
+        // The keys of the first record are looked at before anything starts.
+        Case::new("another key", 2, &["c.jsonl:1", "`messages`", "a line looks like"], |bench| {
+            tune(bench, &bench.write("c.jsonl", r#"{"prompt": "q"}"#), &bench.world.decoder(), "")
+        }),
         chats("cut off", &["c.jsonl:1:", "the line is cut off"], &CHAT[..50]),
         chats("not UTF-8", &["c.jsonl:1", "0xC3"], b"{\"messages\": \"\xc3\x28\"}"),
         chats("empty", &["c.jsonl", "no usable record"], ""),
