@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::leaky_relu;
 use burn::tensor::{Device, Tensor};
+use std::borrow::Cow;
 
 /// Configuration of a [`GnnEncoder`].
 #[derive(Config, Debug)]
@@ -39,10 +40,13 @@ pub struct GnnEncoderConfig {
     /// Whether the graph vector is a linear map of the mean node state, or that mean itself.
     #[config(default = true)]
     pub output: bool,
+    /// How the nodes of a graph become one vector.
+    #[config(default = "Pool::Mean")]
+    pub pool: Pool,
 }
 
 /// The graph encoder of GLOW (arXiv 2512.15751): convolutions, each followed by a LayerNorm, and, but for the last, by
-/// LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state. Without `norm` and `output` and with
+/// LeakyReLU(0.01) and dropout; the graph vector is a linear map of the mean node state (or of what else `pool` says). Without `norm` and `output` and with
 /// slope 0 it is that of the FLORA-Bench baselines (arXiv 2503.11301).
 ///
 /// It owns the two heads of the self-supervised warm-up ([`warmup`](Self::warmup)), which supervised training never
@@ -64,6 +68,8 @@ pub struct GnnEncoder {
     dropout: Dropout,
     #[module(skip)]
     kind: ConvKind,
+    #[module(skip)]
+    pool: Pool,
     slope: f64,
 }
 
@@ -128,6 +134,7 @@ impl GnnEncoderConfig {
             adj_decoder: BilinearConfig::new(h).init(device),
             dropout: DropoutConfig::new(self.dropout).init(),
             kind: self.kind,
+            pool: self.pool,
             slope: self.slope,
         }))
     }
@@ -142,42 +149,62 @@ impl GnnEncoder {
     /// Node states `[N, hidden_dim]` of node features `[N, D]`. The batch must have been built with
     /// [`SelfLoops::ReplaceOnce`](crate::SelfLoops::ReplaceOnce).
     pub fn nodes(&self, x: Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
+        self.after_dropout(self.before_dropout(x, graphs), graphs)
+    }
+
+    /// The part of [`nodes`](Self::nodes) that comes before any dropout, `[N, hidden_dim]`: equal for equal graphs, so that of
+    /// graphs that come several times one is enough.
+    pub fn before_dropout(&self, x: Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
         if graphs.num_nodes() == 0 {
             return Tensor::zeros([0, self.node_decoder.weight.dims()[0]], (&x.device(), x.dtype()));
         }
-        let given;
-        let graphs = match self.kind.wants_loops() {
-            true => graphs,
-            false => {
-                given = graphs.given();
-                &given
-            }
-        };
-        let first = match &self.input {
-            Some(input) => self.dropout.forward(leaky_relu(input.forward(x), self.slope)),
+        match &self.input {
+            Some(input) => leaky_relu(input.forward(x), self.slope),
+            None => self.layer(0, x.clone(), &x, &self.edges(graphs)),
+        }
+    }
+
+    /// The rest of it, from the states `[N, hidden_dim]` that [`before_dropout`](Self::before_dropout) gave.
+    pub fn after_dropout(&self, x: Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
+        let done = usize::from(self.input.is_none());
+        if graphs.num_nodes() == 0 || done == self.gnn_layers.len() {
+            return x;
+        }
+        let graphs = self.edges(graphs);
+        let first = self.dropout.forward(x);
+        let last = self.gnn_layers.len() - 1;
+        (done..=last).fold(first.clone(), |x, layer| {
+            let x = self.layer(layer, x, &first, &graphs);
+            if layer == last { x } else { self.dropout.forward(x) }
+        })
+    }
+
+    /// A convolution with its LayerNorm and, but for the last, LeakyReLU.
+    fn layer(&self, layer: usize, x: Tensor<2>, first: &Tensor<2>, graphs: &GraphBatch) -> Tensor<2> {
+        let x = self.gnn_layers[layer].forward(x, first, graphs);
+        let x = match self.batch_norms.get(layer) {
+            Some(norm) => norm.forward(x),
             None => x,
         };
-        let last = self.gnn_layers.len() - 1;
-        self.gnn_layers.iter().enumerate().fold(first.clone(), |x, (layer, convolution)| {
-            let x = convolution.forward(x, &first, graphs);
-            let x = match self.batch_norms.get(layer) {
-                Some(norm) => norm.forward(x),
-                None => x,
-            };
-            match layer == last {
-                true => x,
-                false => self.dropout.forward(leaky_relu(x, self.slope)),
-            }
-        })
+        if layer + 1 == self.gnn_layers.len() { x } else { leaky_relu(x, self.slope) }
+    }
+
+    /// The edges that the convolutions want.
+    fn edges<'a>(&self, graphs: &'a GraphBatch) -> Cow<'a, GraphBatch> {
+        if self.kind.wants_loops() { Cow::Borrowed(graphs) } else { Cow::Owned(graphs.given()) }
     }
 
     /// Node states and graph vectors of node features `[N, D]`.
     pub fn forward(&self, x: Tensor<2>, graphs: &GraphBatch) -> GnnOutput {
-        let nodes = self.nodes(x, graphs);
-        let mean = Pool::Mean.forward(nodes.clone(), graphs);
+        self.output(self.nodes(x, graphs), graphs)
+    }
+
+    /// The graph vectors of node states `[N, hidden_dim]`, with them.
+    pub fn output(&self, nodes: Tensor<2>, graphs: &GraphBatch) -> GnnOutput {
+        let pooled = self.pool.forward(nodes.clone(), graphs);
         let graphs = match &self.lin {
-            Some(lin) => lin.forward(mean),
-            None => mean,
+            Some(lin) => lin.forward(pooled),
+            None => pooled,
         };
         GnnOutput { graphs, nodes }
     }

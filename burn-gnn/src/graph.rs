@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Devices index with 32-bit integers by default.
 const MAX_INDEX: usize = i32::MAX as usize;
@@ -26,6 +27,15 @@ impl Graph {
         let graph = Self { num_nodes, edges };
         graph.check(0)?;
         Ok(graph)
+    }
+
+    /// The graph with the reverse of every edge: each that is not there yet is added once, after the given ones and in their
+    /// order. Self-loops are their own reverse.
+    pub fn bidirectional(&self) -> Self {
+        let mut there: HashSet<[u32; 2]> = self.edges.iter().copied().collect();
+        let reversed = self.edges.iter().map(|&[source, target]| [target, source]);
+        let added: Vec<[u32; 2]> = reversed.filter(|edge| there.insert(*edge)).collect();
+        Self { num_nodes: self.num_nodes, edges: self.edges.iter().copied().chain(added).collect() }
     }
 
     pub(crate) fn check(&self, graph: usize) -> Result<()> {

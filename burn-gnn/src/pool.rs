@@ -1,6 +1,7 @@
 //! From node vectors to one vector per graph.
 
 use crate::GraphBatch;
+use crate::graph::ints;
 use crate::segment::{segment_max, segment_sum};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub enum Pool {
     Sum,
     /// Largest element per column.
     Max,
+    /// The node that so many others follow: 0 is the last one. A graph without that node gives 0.
+    FromEnd(usize),
 }
 
 impl Pool {
@@ -29,6 +32,19 @@ impl Pool {
             }
             Self::Sum => segment_sum(nodes, segments, num_graphs),
             Self::Max => segment_max(nodes, segments, num_graphs),
+            Self::FromEnd(after) => {
+                let device = nodes.device();
+                let place = |range: &[usize]| {
+                    let place = range[1].checked_sub(after + 1).filter(|place| *place >= range[0]);
+                    place.map_or((0, 0), |place| (place as i64, 1))
+                };
+                let (places, there): (Vec<i64>, Vec<i64>) = graphs.node_offsets().windows(2).map(place).unzip();
+                if graphs.num_nodes() == 0 {
+                    return Tensor::zeros([num_graphs, nodes.dims()[1]], (&device, nodes.dtype()));
+                }
+                let there = ints(there, &device).float().cast(nodes.dtype());
+                nodes.select(0, ints(places, &device)) * there.unsqueeze_dim(1)
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Files that appear under their name only when they are complete.
+//! Files and folders that appear under their name only when they are complete.
 
 use crate::{Error, Result};
 use std::fs::{self, File};
@@ -81,6 +81,81 @@ impl Write for AtomicFile {
     }
 }
 
+/// A folder in the making: filled beside its final place under a hidden name, and renamed by [`AtomicFolder::commit`]. Dropped
+/// without that, it leaves nothing behind; what a killed process left is removed by the next one.
+#[derive(Debug)]
+pub struct AtomicFolder {
+    /// Its final place.
+    target: PathBuf,
+    /// Where it is filled.
+    path: PathBuf,
+    /// Where an older folder of that name waits until the new one is in its place.
+    old: PathBuf,
+}
+
+impl AtomicFolder {
+    /// Begins a folder that will be called `path`; makes the folders above it.
+    ///
+    /// # Errors
+    /// A path without a name, a file of that name, or a disk that refuses.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+            let reason = io::Error::new(io::ErrorKind::InvalidInput, "this is no name for a new folder");
+            return Err(Error::Io { path, action: "create", source: reason });
+        };
+        if path.is_file() {
+            return Err(Error::Io { path, action: "replace", source: io::ErrorKind::NotADirectory.into() });
+        }
+        let hidden = |suffix: &str| path.with_file_name(format!(".{name}.{suffix}"));
+        let (scratch, old) = (hidden("partial"), hidden("old"));
+        if scratch.exists() {
+            fs::remove_dir_all(&scratch).map_err(Error::io(&scratch, "remove"))?;
+        }
+        match (old.exists(), path.exists()) {
+            (true, true) => fs::remove_dir_all(&old).map_err(Error::io(&old, "remove"))?,
+            (true, false) => fs::rename(&old, &path).map_err(Error::io(&path, "restore"))?,
+            (false, _) => {}
+        }
+        fs::create_dir_all(&scratch).map_err(Error::io(&path, "create the folder"))?;
+        Ok(Self { target: path, path: scratch, old })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the folder in its place; one that is there goes with all that is in it.
+    ///
+    /// # Errors
+    /// A disk that refuses. The older folder is then where it was.
+    pub fn commit(self) -> Result<()> {
+        let replaces = self.target.exists();
+        if replaces {
+            fs::rename(&self.target, &self.old).map_err(Error::io(&self.target, "replace"))?;
+        }
+        if let Err(error) = fs::rename(&self.path, &self.target) {
+            if replaces {
+                // The first error is the one to tell.
+                let _ = fs::rename(&self.old, &self.target);
+            }
+            return Err(Error::io(&self.target, "rename")(error));
+        }
+        if replaces {
+            fs::remove_dir_all(&self.old).map_err(Error::io(&self.old, "remove"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for AtomicFolder {
+    fn drop(&mut self) {
+        // After an error there is nobody to tell a second one.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
 /// Writes `bytes` to `path` at once.
 pub fn write_file(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
@@ -107,6 +182,33 @@ mod tests {
         write_file(&path, b"whole").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/model");
+        let names = |folder: &Path| {
+            let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let folder = AtomicFolder::create(&path).unwrap();
+        fs::write(folder.path().join("half"), "x").unwrap();
+        drop(folder);
+        assert!(names(path.parent().unwrap()).is_empty());
+
+        // What a killed process left: something half-made, and the old folder out of its place.
+        for (hidden, file) in [(".model.partial", "half"), (".model.old", "old")] {
+            fs::create_dir(path.with_file_name(hidden)).unwrap();
+            fs::write(path.with_file_name(hidden).join(file), "x").unwrap();
+        }
+        let folder = AtomicFolder::create(&path).unwrap();
+        assert_eq!(names(&path), ["old"]);
+        fs::write(folder.path().join("new"), "x").unwrap();
+        folder.commit().unwrap();
+        assert_eq!(names(&path), ["new"]);
+        assert_eq!(names(path.parent().unwrap()), ["model"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! by a file that deserialises into [`Templates`].
 
 mod judge;
+pub mod one_for_all;
 
 pub use judge::{JudgeStyle, JudgeTemplates, SectionOrder};
 

@@ -25,6 +25,34 @@ pub struct GlowWorkflow {
     pub node_texts: Vec<u32>,
 }
 
+/// Where the vectors of One-For-All's nodes stand in [`GlowTables::text`]: the row of a text plus one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptRows {
+    /// The text as that of a step.
+    pub feature: u32,
+    /// "The workflow solves the task", with the text as the task.
+    pub success: u32,
+    /// "The workflow does not solve the task".
+    pub failure: u32,
+    /// What is asked about graphs; the row itself.
+    pub purpose: u32,
+}
+
+impl GlowWorkflow {
+    /// The workflow as One-For-All (arXiv 2310.00149) sees it together with a task, by the task's row: with n nodes, node n
+    /// holds the purpose and has an edge from each of them; n + 1 and n + 2 say that the workflow solves the task and that it does
+    /// not, and have an edge from n.
+    pub fn with_prompt_nodes(&self, task: u32, rows: &PromptRows) -> Self {
+        let purpose = self.graph.num_nodes as u32;
+        let mut edges = self.graph.edges.clone();
+        edges.extend((0..purpose).map(|node| [node, purpose]));
+        edges.extend([[purpose, purpose + 1], [purpose, purpose + 2]]);
+        let mut node_texts: Vec<u32> = self.node_texts.iter().map(|text| text + rows.feature).collect();
+        node_texts.extend([rows.purpose, task + rows.success, task + rows.failure]);
+        Self { graph: Graph { num_nodes: self.graph.num_nodes + 3, edges }, node_texts }
+    }
+}
+
 /// One record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GlowRecord {
@@ -46,7 +74,8 @@ pub enum Dedup {
     /// Encode each distinct workflow once. Exact without dropout; with dropout its records share one mask.
     #[default]
     Share,
-    /// Encode every record's workflow separately.
+    /// Encode every record's workflow separately, each with a dropout of its own; what comes before the first dropout is computed
+    /// once per distinct workflow all the same.
     Repeat,
 }
 
@@ -61,6 +90,8 @@ pub struct GlowBatch {
     pub node_text_index: Tensor<1, Int>,
     /// The graphs, with one self-loop per node.
     pub graphs: GraphBatch,
+    /// The distinct workflows, where some are among the graphs more than once.
+    pub distinct: Option<DistinctGraphs>,
     /// Graph of each record, `[B]`.
     pub graph_of_record: Tensor<1, Int>,
     /// Labels, `[B]`.
@@ -73,6 +104,44 @@ pub struct GlowBatch {
     pub contrast: Option<ContrastGroups>,
     /// Label and task (its place in `task_ids`) of each record, on the host.
     host: Vec<(f32, usize)>,
+}
+
+/// Each workflow of a batch once: M nodes in all.
+#[derive(Debug, Clone)]
+pub struct DistinctGraphs {
+    /// The graphs, with one self-loop per node.
+    pub graphs: GraphBatch,
+    /// Row of [`GlowTables::text`] per node, `[M]`.
+    pub node_text_index: Tensor<1, Int>,
+    /// For every node of the batch its like among these, `[N]`.
+    pub node_of_node: Tensor<1, Int>,
+}
+
+impl DistinctGraphs {
+    /// `workflow_of` has the workflow of every graph of the batch; none where all are different.
+    fn new(workflow_of: &[u32], workflows: &[GlowWorkflow], text_rows: usize, device: &Device) -> Result<Option<Self>> {
+        let mut first_node = HashMap::new();
+        let (mut chosen, mut nodes) = (Vec::new(), 0);
+        let mut node_of_node = Vec::new();
+        for number in workflow_of {
+            let workflow = &workflows[*number as usize];
+            let first = *first_node.entry(*number).or_insert_with(|| {
+                chosen.push(workflow);
+                nodes += workflow.graph.num_nodes;
+                nodes - workflow.graph.num_nodes
+            });
+            node_of_node.extend((first..first + workflow.graph.num_nodes).map(|node| node as i64));
+        }
+        if chosen.len() == workflow_of.len() {
+            return Ok(None);
+        }
+        let graphs: Vec<&Graph> = chosen.iter().map(|w| &w.graph).collect();
+        Ok(Some(Self {
+            graphs: GraphBatch::new(&graphs, SelfLoops::ReplaceOnce, device)?,
+            node_text_index: ints(node_rows(&chosen, text_rows)?, device),
+            node_of_node: ints(node_of_node, device),
+        }))
+    }
 }
 
 impl GlowBatch {
@@ -93,6 +162,7 @@ impl GlowBatch {
         }
         let (llm_rows, text_rows) = (tables.llm.dims()[0], tables.text.dims()[0]);
         let mut chosen: Vec<&GlowWorkflow> = Vec::new();
+        let mut workflow_of = Vec::new();
         let mut place_of_workflow = HashMap::new();
         let (mut task_ids, mut number_of_task) = (Vec::new(), HashMap::new());
         let (mut graph_of_record, mut host) = (Vec::new(), Vec::new());
@@ -112,6 +182,7 @@ impl GlowBatch {
             };
             if place == chosen.len() {
                 chosen.push(workflow);
+                workflow_of.push(record.workflow);
             }
             graph_of_record.push(place as i64);
             let next = task_ids.len();
@@ -130,6 +201,7 @@ impl GlowBatch {
             task_index: ints(records.iter().map(|r| r.task as i64).collect(), device),
             node_text_index: ints(node_rows(&chosen, text_rows)?, device),
             graphs: GraphBatch::new(&graphs, SelfLoops::ReplaceOnce, device)?,
+            distinct: DistinctGraphs::new(&workflow_of, workflows, text_rows, device)?,
             graph_of_record: ints(graph_of_record, device),
             targets: labels.clone(),
             labels,

@@ -1,6 +1,6 @@
 //! The predictor's settings.
 
-use burn_gnn::{ConvKind, GnnEncoderConfig};
+use burn_gnn::{ConvKind, GnnEncoderConfig, Pool};
 use serde::{Deserialize, Serialize};
 
 use super::contrast::ContrastToken;
@@ -23,6 +23,9 @@ pub struct GlowConfig {
     pub dropout: f64,
     /// Slope of the LeakyReLU in MLPs and between convolutions; 0 is ReLU. 0.01.
     pub slope: f64,
+    /// Whether the language and the task embedding go through an MLP to width H. Without, they are tokens as they are, which
+    /// only [`FusionKind::Concat`] takes. `true`.
+    pub projectors: bool,
     /// What is done to the tokens. [`TokenNorm::Layer`].
     pub token_norm: TokenNorm,
     /// The graph encoder.
@@ -55,6 +58,15 @@ pub struct GraphConfig {
     pub norm: bool,
     /// Whether the graph vector is a linear map of the mean node state, or that mean itself. `true`.
     pub output: bool,
+    /// Whether messages pass against the edges too: every edge gets its reverse, where that is not there, before anything else
+    /// sees the graph, the warm-up included. `false`.
+    pub bidirectional_edges: bool,
+    /// Whether each record's graph gets the three prompt nodes of One-For-All (arXiv 2310.00149), and the state of the second
+    /// one, which says that the workflow solves the task, is the graph vector: [`GlowWorkflow::with_prompt_nodes`]. Needs
+    /// sentence vectors made with `sentences: OneForAll`. The warm-up goes without them. `false`.
+    ///
+    /// [`GlowWorkflow::with_prompt_nodes`]: super::GlowWorkflow::with_prompt_nodes
+    pub prompt_nodes: bool,
 }
 
 /// What is done to the tokens before they are contrasted and fused.
@@ -63,8 +75,10 @@ pub enum TokenNorm {
     /// A LayerNorm for each kind of token, as published.
     #[default]
     Layer,
-    /// Scaling to length 1, as the FLORA-Bench baselines do.
+    /// Scaling to length 1, as the FLORA-Bench baselines with graphs do.
     L2,
+    /// Nothing.
+    None,
 }
 
 /// How the tokens of a record become the vector that is judged.
@@ -183,6 +197,7 @@ impl Default for GlowConfig {
             mlp_layers: 2,
             dropout: 0.2,
             slope: 0.01,
+            projectors: true,
             token_norm: TokenNorm::Layer,
             gnn: GraphConfig::default(),
             fusion: FusionConfig::default(),
@@ -196,7 +211,16 @@ impl Default for GlowConfig {
 
 impl Default for GraphConfig {
     fn default() -> Self {
-        Self { kind: ConvKind::Gat, layers: 2, heads: 4, attn_slope: 0.2, norm: true, output: true }
+        Self {
+            kind: ConvKind::Gat,
+            layers: 2,
+            heads: 4,
+            attn_slope: 0.2,
+            norm: true,
+            output: true,
+            bidirectional_edges: false,
+            prompt_nodes: false,
+        }
     }
 }
 
@@ -255,6 +279,9 @@ impl GlowConfig {
         if !self.gnn.attn_slope.is_finite() {
             return fail("gnn.attn_slope", format!("{} is not finite", self.gnn.attn_slope));
         }
+        if !self.projectors && self.fusion.kind != FusionKind::Concat {
+            return fail("projectors", format!("false needs fusion.kind Concat, not {:?}", self.fusion.kind));
+        }
         if !(self.use_llm || self.use_graph || self.use_task) {
             return fail(
                 "use_llm",
@@ -294,5 +321,6 @@ impl GlowConfig {
             .with_slope(self.slope)
             .with_norm(self.gnn.norm)
             .with_output(self.gnn.output)
+            .with_pool(if self.gnn.prompt_nodes { Pool::FromEnd(1) } else { Pool::Mean })
     }
 }

@@ -35,7 +35,7 @@ mod loss;
 mod model;
 mod names;
 
-pub use batch::{Dedup, GlowBatch, GlowRecord, GlowTables, GlowWorkflow, WarmupBatch};
+pub use batch::{Dedup, DistinctGraphs, GlowBatch, GlowRecord, GlowTables, GlowWorkflow, PromptRows, WarmupBatch};
 pub use config::{
     FusionConfig, FusionKind, GlowConfig, GraphConfig, Head, Regression, RegressionLoss, RegressionOutput,
     RegressionTarget, TokenNorm,

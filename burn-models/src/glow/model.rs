@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_gnn::{GnnEncoder, WarmupLoss, init};
 
 use super::batch::{GlowBatch, GlowTables, WarmupBatch};
@@ -45,9 +45,18 @@ pub struct GlowPredictor {
     /// Mixed token → the number of the rate, for [`Head::Both`].
     pub rate_mlp: Option<Mlp>,
     #[module(skip)]
+    use_llm: bool,
+    #[module(skip)]
+    use_task: bool,
+    #[module(skip)]
     head: Head,
     #[module(skip)]
     fusion: FusionKind,
+    #[module(skip)]
+    token_norm: TokenNorm,
+    /// Widths of the language and of the sentence embeddings.
+    #[module(skip)]
+    widths: [usize; 2],
 }
 
 /// The three views of each record as tokens after their LayerNorm, `[B, H]` each; `None` where switched off.
@@ -96,21 +105,25 @@ impl GlowConfig {
                 .with_dropout(self.dropout)
                 .with_negative_slope(self.slope)
         };
-        let norm =
-            |used: bool| (used && self.token_norm == TokenNorm::Layer).then(|| LayerNormConfig::new(h).init(device));
-        let tokens = [self.use_llm, self.use_graph, self.use_task].into_iter().filter(|used| *used).count();
-        let mixed = if self.fusion.kind == FusionKind::Concat { tokens * h } else { h };
+        let norm = |used: bool, width: usize| {
+            (used && self.token_norm == TokenNorm::Layer).then(|| LayerNormConfig::new(width).init(device))
+        };
+        let projected = |width: usize| if self.projectors { h } else { width };
+        let (llm, task) = (projected(llm_dim), projected(text_dim));
+        let used = [(self.use_llm, llm), (self.use_graph, h), (self.use_task, task)];
+        let joined = used.into_iter().filter(|(used, _)| *used).map(|(_, width)| width).sum();
+        let mixed = if self.fusion.kind == FusionKind::Concat { joined } else { h };
         let token = Tensor::random([1, 1, h], Distribution::Normal(0.0, 0.2), device).clamp(-2.0, 2.0);
         Ok(init::draw(GlowPredictor {
-            task_projector: self.use_task.then(|| mlp(text_dim, h).init(device)),
-            llm_projector: self.use_llm.then(|| mlp(llm_dim, h).init(device)),
+            task_projector: (self.use_task && self.projectors).then(|| mlp(text_dim, h).init(device)),
+            llm_projector: (self.use_llm && self.projectors).then(|| mlp(llm_dim, h).init(device)),
             gnn_encoder: match self.use_graph {
                 true => Some(self.gnn_encoder(text_dim).init(device)?),
                 false => None,
             },
-            llm_embedding_batch_norm: norm(self.use_llm),
-            graph_embedding_batch_norm: norm(self.use_graph),
-            task_embedding_batch_norm: norm(self.use_task),
+            llm_embedding_batch_norm: norm(self.use_llm, llm),
+            graph_embedding_batch_norm: norm(self.use_graph, h),
+            task_embedding_batch_norm: norm(self.use_task, task),
             pred_token: Param::from_tensor(token),
             type_embedding: EmbeddingConfig::new(TYPES, h).init(device),
             fusion_encoder: (self.fusion.kind == FusionKind::Transformer).then(|| {
@@ -124,23 +137,26 @@ impl GlowConfig {
             }),
             fusion_mlp: match self.fusion.kind {
                 FusionKind::Transformer | FusionKind::Concat => None,
-                FusionKind::ConcatMlp => Some(mlp(tokens * h, h).init(device)),
+                FusionKind::ConcatMlp => Some(mlp(joined, h).init(device)),
                 FusionKind::MeanMlp => Some(mlp(h, h).init(device)),
             },
             final_mlp: mlp(mixed, 1).init(device),
             rate_mlp: matches!(self.head, Head::Both { .. }).then(|| mlp(mixed, 1).init(device)),
+            use_llm: self.use_llm,
+            use_task: self.use_task,
             head: self.head,
             fusion: self.fusion.kind,
+            token_norm: self.token_norm,
+            widths: [llm_dim, text_dim],
         }))
     }
 }
 
-/// Tokens after their LayerNorm; without one, of length 1.
-fn normed(norm: &Option<LayerNorm>, x: Tensor<2>) -> Tensor<2> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        // The square root has no gradient at 0.
-        None => x.clone() / x.square().sum_dim(1).clamp_min(1e-24).sqrt(),
+/// Through the MLP where there is one.
+fn projected(mlp: &Option<Mlp>, x: Tensor<2>) -> Tensor<2> {
+    match mlp {
+        Some(mlp) => mlp.forward(x),
+        None => x,
     }
 }
 
@@ -155,21 +171,28 @@ impl GlowPredictor {
     /// # Errors
     /// [`Error::Input`] with both widths.
     pub fn check_tables(&self, tables: &GlowTables) -> Result<()> {
-        let first_layer = |mlp: &Mlp| mlp.layers.first().map(|l| l.weight.dims()[0]);
-        for (what, expected, table) in [
-            ("language", self.llm_projector.as_ref().and_then(first_layer), &tables.llm),
-            ("sentence", self.task_projector.as_ref().and_then(first_layer), &tables.text),
-            ("sentence", self.gnn_encoder.as_ref().map(GnnEncoder::d_input), &tables.text),
-        ] {
+        let [llm, text] = self.widths;
+        let reads_text = self.use_task || self.gnn_encoder.is_some();
+        for (what, used, expected, table) in
+            [("language", self.use_llm, llm, &tables.llm), ("sentence", reads_text, text, &tables.text)]
+        {
             let found = table.dims()[1];
-            if let Some(expected) = expected
-                && expected != found
-            {
+            if used && expected != found {
                 let problem = format!("{what} embeddings have width {found}, the predictor was made for {expected}");
                 return Err(Error::Input(problem));
             }
         }
         Ok(())
+    }
+
+    /// Tokens after what is done to them.
+    fn normed(&self, norm: &Option<LayerNorm>, x: Tensor<2>) -> Tensor<2> {
+        match (norm, self.token_norm) {
+            (Some(norm), _) => norm.forward(x),
+            // The square root has no gradient at 0.
+            (None, TokenNorm::L2) => x.clone() / x.square().sum_dim(1).clamp_min(1e-24).sqrt(),
+            (None, _) => x,
+        }
     }
 
     /// The tokens of every record. Each graph of the batch is encoded once.
@@ -181,20 +204,28 @@ impl GlowPredictor {
     /// The tokens of every record but for that of its task.
     pub fn workflow_tokens(&self, batch: &GlowBatch, tables: &GlowTables) -> GlowTokens {
         let graph = self.gnn_encoder.as_ref().map(|gnn| {
-            let nodes = tables.text.clone().select(0, batch.node_text_index.clone());
-            let graphs = normed(&self.graph_embedding_batch_norm, gnn.forward(nodes, &batch.graphs).graphs);
-            graphs.select(0, batch.graph_of_record.clone())
+            let texts = |index: &Tensor<1, Int>| tables.text.clone().select(0, index.clone());
+            // What no dropout has touched is the same for all records of a workflow.
+            let nodes = match &batch.distinct {
+                Some(distinct) => gnn
+                    .before_dropout(texts(&distinct.node_text_index), &distinct.graphs)
+                    .select(0, distinct.node_of_node.clone()),
+                None => gnn.before_dropout(texts(&batch.node_text_index), &batch.graphs),
+            };
+            let nodes = gnn.after_dropout(nodes, &batch.graphs);
+            let graphs = gnn.output(nodes, &batch.graphs).graphs;
+            self.normed(&self.graph_embedding_batch_norm, graphs).select(0, batch.graph_of_record.clone())
         });
-        let llm = self.llm_projector.as_ref().map(|mlp| {
+        let llm = self.use_llm.then(|| {
             let vectors = tables.llm.clone().select(0, batch.llm_index.clone());
-            normed(&self.llm_embedding_batch_norm, mlp.forward(vectors))
+            self.normed(&self.llm_embedding_batch_norm, projected(&self.llm_projector, vectors))
         });
         GlowTokens { llm, graph, task: None }
     }
 
     /// The tokens `[M, H]` of M tasks, by their sentence vectors `[M, D_text]`.
     pub fn task_tokens(&self, tasks: Tensor<2>) -> Option<Tensor<2>> {
-        Some(normed(&self.task_embedding_batch_norm, self.task_projector.as_ref()?.forward(tasks)))
+        self.use_task.then(|| self.normed(&self.task_embedding_batch_norm, projected(&self.task_projector, tasks)))
     }
 
     /// The prediction token and the given ones, each plus its type vector, in the order prediction, language, graph,

@@ -143,6 +143,7 @@ pub(super) fn train(args: &BenchArgs, folder: &Path) -> Result<Figures> {
         targets: Arc::new(targets),
         workflows: Arc::new(workflows),
         tables,
+        prompts: None,
         places: Arc::new(places),
     };
     let data = data.clone().with_targets(RegressionTarget::RecordLabel, &data);

@@ -51,6 +51,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Answer prompts
     Generate(GenerateArgs),
+    /// Write a trained decoder as a folder that transformers or peft loads, with a model card
+    Export(ExportArgs),
     /// Work with LoRA adapters
     #[command(subcommand)]
     Lora(LoraCommand),
@@ -433,6 +435,62 @@ fn temperature(text: &str) -> std::result::Result<f64, String> {
 fn share(text: &str) -> std::result::Result<f64, String> {
     let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
     value.ok_or_else(|| "expected a number above 0 and up to 1".to_owned())
+}
+
+/// `hearth export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Folder of a run (its last suitable stage counts), of a finished Sft or MergeLora stage, of an adapter, or of a decoder
+    #[arg(value_name = "RUN|STAGE|MODEL")]
+    pub source: PathBuf,
+    /// Folder of a LoRA adapter for the decoder, or of the stage that trained it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Folder to make
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = ExportKind::Merged)]
+    pub kind: ExportKind,
+    /// Number format of merged weights
+    #[arg(long, value_enum, ignore_case = true, default_value_t = MergeDtype::Keep)]
+    pub dtype: MergeDtype,
+    /// Largest file of merged weights, as 5GB, 500MB, 2GiB or a number of bytes
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = bytes)]
+    pub max_shard_size: u64,
+    /// Replace the model that is in the folder
+    #[arg(long)]
+    pub force: bool,
+    /// Auto, Flex, Ndarray or Cuda(0)
+    #[arg(long, default_value_t = DeviceSpec::Auto)]
+    pub device: DeviceSpec,
+}
+
+/// What an exported folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportKind {
+    /// A whole model, adapters added to its weights
+    Merged,
+    /// A LoRA adapter alone
+    Adapter,
+}
+
+fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1_000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let size = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    size.filter(|size| *size > 0)
+        .ok_or_else(|| "expected a size such as 5GB, 500MB, 2GiB or a number of bytes".to_owned())
 }
 
 /// `hearth bench`.

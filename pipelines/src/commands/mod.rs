@@ -2,6 +2,7 @@
 
 mod data;
 mod embed;
+mod export;
 mod generate;
 mod merge;
 mod predict;
@@ -11,6 +12,7 @@ mod score;
 
 pub use data::{convert, graph_questions, stats, synthesize};
 pub use embed::embed;
+pub use export::export;
 pub use generate::generate;
 pub use merge::merge;
 pub use predict::predict;

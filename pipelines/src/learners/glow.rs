@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_models::glow::{
-    ContrastConfig, Dedup, GlowBatch, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow, RegressionTarget,
+    ContrastConfig, Dedup, GlowBatch, GlowPredictor, GlowRecord, GlowTables, GlowWorkflow, PromptRows, RegressionTarget,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -120,6 +120,8 @@ pub struct GlowData {
     pub workflows: Arc<Vec<GlowWorkflow>>,
     /// The embeddings, on a device without autodiff.
     pub tables: GlowTables,
+    /// Where the vectors of prompt nodes are in them, if each record's graph gets some.
+    pub prompts: Option<PromptRows>,
     /// For every record its line in the split's files, from 1, and its workflow's number there.
     pub places: Arc<Vec<(u32, i64)>>,
 }
@@ -132,8 +134,28 @@ impl GlowData {
     pub fn collate(&self, records: &[u32], dedup: Dedup, device: &Device) -> burn_models::Result<GlowItem> {
         let targets: Vec<f32> = records.iter().map(|r| self.targets[*r as usize]).collect();
         let records: Vec<GlowRecord> = records.iter().map(|r| self.records[*r as usize]).collect();
-        let batch = GlowBatch::new(&records, &self.workflows, &self.tables, dedup, device)?.with_targets(&targets)?;
+        let batch = self.batch(records, dedup, device)?.with_targets(&targets)?;
         Ok(GlowItem { batch, tables: self.tables.clone() })
+    }
+
+    /// Collates records of these workflows and tables.
+    ///
+    /// # Errors
+    /// Where one points nowhere.
+    pub fn batch(&self, mut records: Vec<GlowRecord>, dedup: Dedup, device: &Device) -> burn_models::Result<GlowBatch> {
+        let Some(rows) = &self.prompts else {
+            return GlowBatch::new(&records, &self.workflows, &self.tables, dedup, device);
+        };
+        // A graph for each pair of a workflow and a task.
+        let (mut pairs, mut graphs) = (HashMap::new(), Vec::new());
+        for record in &mut records {
+            let workflow = record.workflow as usize;
+            record.workflow = *pairs.entry((workflow, record.task)).or_insert_with(|| {
+                graphs.push(self.workflows[workflow].with_prompt_nodes(record.task, rows));
+                graphs.len() as u32 - 1
+            });
+        }
+        GlowBatch::new(&records, &graphs, &self.tables, dedup, device)
     }
 
     /// The split with the targets of its rates; `train` is the training split.

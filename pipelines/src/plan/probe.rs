@@ -14,7 +14,7 @@ use crate::embedding::embed_tokens;
 use crate::preview::Prepared;
 use crate::recipe::{Checkpoint, Embed, GlowTrain, Sft, Stage, Warmup};
 use crate::report::{METRICS_JSONL, Row};
-use crate::run::{EmbedInfo, EmbeddedData, Error, Keys, Scout, Table};
+use crate::run::{EmbedInfo, EmbeddedData, Error, Keys, Reader, Scout, Table, prompted_rows};
 use burn_models::decoder::Decoder;
 use datasets::rng::stream;
 use rand::RngExt;
@@ -92,16 +92,34 @@ fn embed(scout: &Scout, index: usize, stage: &Embed) -> Result<Option<f64>, Erro
             let work = embedder.work(data)?;
             let chosen: Vec<Vec<u32>> =
                 spread(work.prompts.len(), PROMPTS).into_iter().map(|prompt| work.prompts[prompt].clone()).collect();
-            let model = Decoder::from_folder(&embedder.info.llm, stage.dtype.into(), &context.device)?;
             let share = |part: usize, all: usize| all as f64 / part.max(1) as f64;
             let tokens = |prompts: &[Vec<u32>]| prompts.iter().map(Vec::len).sum::<usize>();
-            // The first one pays for what is done once.
-            embed_tokens(&model, &chosen[..1.min(chosen.len())], stage.llm_pooling, stage.batch_tokens, |_| ())?;
-            let clock = Instant::now();
-            embed_tokens(&model, &chosen, stage.llm_pooling, stage.batch_tokens, |_| ())?;
+            let clock = match embedder.reader()? {
+                Reader::Encoder(encoder) => {
+                    let texts = embedder.workflow_texts(data);
+                    let texts: Vec<_> = spread(texts.len(), PROMPTS).into_iter().map(|i| texts[i].clone()).collect();
+                    let clock = Instant::now();
+                    encoder.embed(&texts, stage.batch_tokens)?;
+                    clock
+                }
+                Reader::Decoder(_) => {
+                    let model = Decoder::from_folder(&embedder.info.llm, stage.dtype.into(), &context.device)?;
+                    // The first one pays for what is done once.
+                    embed_tokens(
+                        &model,
+                        &chosen[..1.min(chosen.len())],
+                        stage.llm_pooling,
+                        stage.batch_tokens,
+                        |_| (),
+                    )?;
+                    let clock = Instant::now();
+                    embed_tokens(&model, &chosen, stage.llm_pooling, stage.batch_tokens, |_| ())?;
+                    clock
+                }
+            };
             let llm = clock.elapsed().as_secs_f64() * share(tokens(&chosen), tokens(&work.prompts));
-            let encoder = embedder.sentence_encoder()?;
-            let places = spread(work.text_tokens.len(), TEXTS);
+            let encoder = embedder.sentence_encoder(&embedder.info.text)?;
+            let places = spread(data.texts().len(), TEXTS);
             let texts: Vec<&str> = places.iter().map(|text| &*data.texts()[*text]).collect();
             let clock = Instant::now();
             encoder.embed(&texts, stage.batch_tokens)?;
@@ -120,7 +138,9 @@ fn glow(scout: &Scout, index: usize, stage: &GlowTrain, steps: u64) -> Result<Op
         width,
     };
     let llm = table(data.workflows().len(), llm_dim);
-    let text = table(data.texts().len(), text_dim);
+    let prompted = stage.model.use_graph && stage.model.gnn.prompt_nodes;
+    let texts = data.texts().len();
+    let text = table(if prompted { prompted_rows(texts) } else { texts }, text_dim);
     let keys = Keys { llm: "probe".into(), text: "probe".into() };
     let settings = scout.recipe().stages.iter().find_map(|stage| match stage {
         Stage::Embed(embed) => Some(embed.clone()),

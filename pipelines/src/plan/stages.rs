@@ -5,7 +5,8 @@ use super::memory::{Memory, activations, head, inference};
 use crate::preview::Prepared;
 use crate::recipe::{Dtype, Embed, GlowTrain, MergeDtype, MergeLora, Recompute, Sft, Source, Stage, ValueHeadTrain};
 use crate::run::{
-    EmbeddedData, Embedder, Error, JudgeData, Passes, Scout, StageContext, questions_file, sft_steps, value_prompts,
+    EmbeddedData, Embedder, Error, JudgeData, Passes, Reader, Scout, StageContext, questions_file, sft_steps,
+    value_prompts,
 };
 use burn::module::Module;
 use burn_models::decoder::DecoderConfig;
@@ -214,7 +215,7 @@ fn merge(context: &StageContext, stage: &MergeLora) -> Result<StagePlan, Error> 
     let disk = match stage.dtype {
         MergeDtype::Keep => stored,
         MergeDtype::F32 => parameters * 4,
-        MergeDtype::Bf16 => parameters * 2,
+        MergeDtype::Bf16 | MergeDtype::F16 => parameters * 2,
     };
     // Base and merged weights, in f32.
     let memory = Memory { weights: parameters * 8, ..Memory::default() };
@@ -241,18 +242,22 @@ pub(super) fn embedder<T>(
 
 fn embed(context: &StageContext, stage: &Embed) -> Result<StagePlan, Error> {
     embedder(context, stage, |embedder, index| {
-        let config = DecoderConfig::from_folder(&embedder.info.llm)?;
+        let reader = embedder.reader()?;
         let work = embedder.work(index)?;
         let longest = work.prompts.iter().map(Vec::len).max().unwrap_or(0) as u64;
         let tokens = longest.max(stage.batch_tokens as u64);
         let bytes = size(stage.dtype);
-        let parameters = config.num_parameters();
-        let vectors = (work.prompts.len() * config.hidden_size + work.text_tokens.len() * work.text_width) as u64 * 4;
-        let memory = Memory {
-            weights: parameters * bytes + vectors,
-            activations: inference(&config, tokens, bytes),
-            ..Memory::default()
+        let vectors = (work.prompts.len() * reader.width() + work.text_tokens.len() * work.text_width) as u64 * 4;
+        let (parameters, activations) = match &reader {
+            Reader::Decoder(config) => (config.num_parameters(), inference(config, tokens, bytes)),
+            // Of a layer: the hidden states, queries, keys, values, and what the feed-forward part makes of them.
+            Reader::Encoder(encoder) => {
+                let config = encoder.encoder().config();
+                let wide = 8 * config.hidden_size + 2 * config.intermediate_size;
+                (encoder.encoder().num_params() as u64, tokens * wide as u64 * 4)
+            }
         };
+        let memory = Memory { weights: parameters * bytes + vectors, activations, ..Memory::default() };
         let prompt_tokens: usize = work.prompts.iter().map(Vec::len).sum();
         let text_tokens: usize = work.text_tokens.iter().sum();
         let notes = vec![format!(
@@ -287,8 +292,8 @@ pub(super) fn embedded(scout: &Scout, source: &Source) -> Result<(FloraIndex, us
             let (index, stage) = found.ok_or_else(missing)?;
             scout.look(index, |context| {
                 embedder(context, stage, |embedder, index| {
-                    let config = DecoderConfig::from_folder(&embedder.info.llm)?;
-                    Ok((index.clone(), config.hidden_size, embedder.sentence_encoder()?.dim()))
+                    let text = embedder.sentence_encoder(&embedder.info.text)?.dim();
+                    Ok((index.clone(), embedder.reader()?.width(), text))
                 })
             })
         }

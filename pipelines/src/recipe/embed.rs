@@ -21,10 +21,14 @@ pub struct Embed {
     pub name: Option<String>,
     /// FLORA data.
     pub data: Source,
-    /// The decoder that reads whole workflows.
+    /// The decoder that reads whole workflows. A sentence encoder does too, and gets the nodes and the edges without any words
+    /// around them: what the MLP baseline of FLORA-Bench looks at.
     pub llm: Source,
     /// The sentence encoder that reads node texts and tasks.
     pub text: Source,
+    /// What it reads beside them. Default `Plain`: nothing.
+    #[serde(default)]
+    pub sentences: Sentences,
     /// Number format of the decoder. Default F32.
     #[serde(default)]
     pub dtype: Dtype,
@@ -46,7 +50,7 @@ pub struct Embed {
     /// A RON file with prompt templates of your own; as in `GraphQuestions`. Default: the built-in ones.
     #[serde(default)]
     pub templates: Option<PathBuf>,
-    /// Longest node text or task in tokens. Default: what the encoder's folder says (256 for all-MiniLM-L6-v2).
+    /// Longest node text or task in tokens, and longest workflow where a sentence encoder reads it. Default: what the encoder's folder says (256 for all-MiniLM-L6-v2).
     #[serde(default)]
     pub text_max_length: Option<usize>,
     /// Which labels the records have. Default `Binary`.
@@ -69,6 +73,17 @@ impl Embed {
     fn default_batch_tokens() -> usize {
         32_768
     }
+}
+
+/// Texts for the sentence encoder beside those of nodes and tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Sentences {
+    /// None.
+    #[default]
+    Plain,
+    /// Those of One-For-All's nodes: each node's text with the part it plays, each task as that of a workflow that succeeds
+    /// and of one that fails, and what is asked. For a predictor with `gnn: (prompt_nodes: true)`.
+    OneForAll,
 }
 
 /// The labels of records.

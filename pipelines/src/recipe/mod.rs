@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use self::chat::{ChatData, ChatPart};
 pub(crate) use self::chat::{ChatPlace, PlaceKind};
 pub use self::document::{Document, load_templates};
-pub use self::embed::{Embed, Labels, Truncation};
+pub use self::embed::{Embed, Labels, Sentences, Truncation};
 pub use self::glow::{GlowTrain, Inputs, PatienceRule, SelectBy, TieBreak, Warmup, WarmupSampling};
 pub use self::glow_eval::{GlowEval, SUB_DATASETS, Suite, Weights};
 pub use self::graph_questions::{GraphQuestionEval, GraphQuestions};

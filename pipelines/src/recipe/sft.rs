@@ -290,4 +290,6 @@ pub enum MergeDtype {
     F32,
     /// bfloat16; every weight is rounded once, after the sum.
     Bf16,
+    /// 16-bit floats of IEEE 754, up to 65504; every weight is rounded once, after the sum.
+    F16,
 }

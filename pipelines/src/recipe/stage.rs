@@ -191,6 +191,7 @@ impl StageKind {
             (_, "adapter") => Artifact::Adapter,
             (_, "value_head") => Artifact::ValueHead,
             (Self::Embed, "text") => Artifact::Encoder,
+            (Self::Embed, "llm") => Artifact::Reader,
             (Self::GlowTrain | Self::GlowEval, "embeddings") => Artifact::Embeddings,
             (Self::GlowEval, "weights") => Artifact::Predictor,
             _ => Artifact::Decoder,
@@ -215,6 +216,8 @@ pub enum Artifact {
     Decoder,
     /// A sentence encoder.
     Encoder,
+    /// One of the two.
+    Reader,
     /// A LoRA adapter, of no use without its base.
     Adapter,
     /// Embedded FLORA records.
@@ -225,6 +228,18 @@ pub enum Artifact {
     ValueHead,
 }
 
+impl Artifact {
+    /// Whether it is a model of which a folder's `config.json` says the sort.
+    pub(crate) fn is_model(self) -> bool {
+        matches!(self, Self::Decoder | Self::Encoder | Self::Reader)
+    }
+
+    /// Whether `found` will do where this is needed.
+    pub(crate) fn takes(self, found: Self) -> bool {
+        self == found || (self == Self::Reader && found.is_model())
+    }
+}
+
 /// With its article, as in "a decoder".
 impl fmt::Display for Artifact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,6 +248,7 @@ impl fmt::Display for Artifact {
             Self::Chats => "chats",
             Self::Decoder => "a decoder",
             Self::Encoder => "a sentence encoder",
+            Self::Reader => "a decoder or a sentence encoder",
             Self::Adapter => "a LoRA adapter",
             Self::Embeddings => "embeddings",
             Self::Predictor => "a GLOW predictor",

@@ -84,7 +84,7 @@ impl Manifest {
 ///
 /// # Errors
 /// An unreadable or very large file, or one that is not what it should be, at its line and column.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = match fs::metadata(path) {
         Ok(found) if found.len() > LIMIT => {
             return Err(Error::TooLarge { path: path.into(), bytes: found.len(), limit: LIMIT });

@@ -48,6 +48,7 @@ pub use curves::training_curves;
 pub use error::{Error, Result};
 pub use html::Figure;
 pub use log::{METRICS_CSV, METRICS_JSONL, MetricsLog, Row, Split};
+pub(crate) use manifest::read_json;
 pub use manifest::{MANIFEST, Manifest, Status, Timings};
 pub use map::map_figure;
 pub use precision::{precision_csv, precision_figure};

@@ -4,14 +4,14 @@ use super::context::{StageContext, StageEnd};
 use super::embedded::{EmbedInfo, EmbeddedData, Keys, Table};
 use super::error::Error;
 use super::graph_questions::templates;
+use super::sentences::{PromptTexts, Reader};
 use crate::embedding::embed_tokens;
 use crate::progress::bar;
-use crate::recipe::{Embed, Truncation};
+use crate::recipe::{Embed, Sentences, Truncation};
 use crate::train::stop_requested;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use burn_models::checkpoint::weights_hash;
-use burn_models::decoder::{Decoder, DecoderConfig};
-use burn_models::encoder::SentenceEncoder;
+use burn_models::decoder::Decoder;
 use burn_models::text::{ChatOptions, Message, Tokenizer};
 use datasets::cache::{CacheKey, EmbeddingCache, EmbeddingSpace};
 use datasets::flora::ReadOptions;
@@ -105,37 +105,42 @@ impl Embedder<'_> {
     /// What there is to embed.
     pub(crate) fn work(&self, index: &FloraIndex) -> Result<Work, Error> {
         let settings = &self.info.settings;
-        let tokenizer = Tokenizer::from_folder(&self.info.llm)?;
-        let config = DecoderConfig::from_folder(&self.info.llm)?;
-        let templates = templates(settings.templates.as_deref())?;
-        let limit = settings.max_length.min(config.max_position_embeddings);
-        let encode = |workflow: u32| {
-            let workflow = index.workflow(workflow);
-            let prompt = templates.embed_prompt(&workflow.nodes, &workflow.edges, settings.node_render);
-            encode_prompt(&tokenizer, &prompt, limit, settings.truncation).map(|(ids, _)| ids)
+        let prompts = match self.reader()? {
+            Reader::Encoder(encoder) => {
+                let ids = |text: &Arc<str>| Ok(encoder.tokenize(text)?.0);
+                self.workflow_texts(index).par_iter().map(ids).collect::<Result<_, Error>>()?
+            }
+            Reader::Decoder(config) => {
+                let tokenizer = Tokenizer::from_folder(&self.info.llm)?;
+                let templates = templates(settings.templates.as_deref())?;
+                let limit = settings.max_length.min(config.max_position_embeddings);
+                let encode = |workflow: u32| {
+                    let workflow = index.workflow(workflow);
+                    let prompt = templates.embed_prompt(&workflow.nodes, &workflow.edges, settings.node_render);
+                    encode_prompt(&tokenizer, &prompt, limit, settings.truncation).map(|(ids, _)| ids)
+                };
+                (0..index.workflows().len() as u32).into_par_iter().map(encode).collect::<Result<_, Error>>()?
+            }
         };
-        let prompts = (0..index.workflows().len() as u32).into_par_iter().map(encode).collect::<Result<_, Error>>()?;
-        let encoder = self.sentence_encoder()?;
+        let encoder = self.sentence_encoder(&self.info.text)?;
+        let mut texts = index.texts().to_vec();
+        if settings.sentences == Sentences::OneForAll {
+            texts.extend(PromptTexts::new(index).texts);
+        }
         let length = |text: &Arc<str>| encoder.tokenize(text).map(|(ids, _)| ids.len());
-        let text_tokens = index.texts().par_iter().map(length).collect::<burn_models::Result<_>>()?;
+        let text_tokens = texts.par_iter().map(length).collect::<burn_models::Result<_>>()?;
         Ok(Work { prompts, text_tokens, text_width: encoder.dim() })
-    }
-
-    /// The model of the sentence vectors.
-    pub(crate) fn sentence_encoder(&self) -> Result<SentenceEncoder, Error> {
-        let encoder = SentenceEncoder::from_folder(&self.info.text, FloatDType::F32, &self.device)?;
-        Ok(match self.info.settings.text_max_length {
-            Some(limit) => encoder.with_max_seq_length(limit)?,
-            None => encoder,
-        })
     }
 
     /// The vectors of all workflows of an index.
     pub(crate) fn workflows(&self, index: &FloraIndex) -> Result<Option<Embeddings>, Error> {
         let settings = &self.info.settings;
         let folder = &self.info.llm;
+        let config = match self.reader()? {
+            Reader::Decoder(config) => config,
+            Reader::Encoder(encoder) => return self.sentences(folder, &encoder, &self.workflow_texts(index), ""),
+        };
         let tokenizer = Tokenizer::from_folder(folder)?;
-        let config = DecoderConfig::from_folder(folder)?;
         tokenizer.fits(config.vocab_size)?;
         let templates = templates(settings.templates.as_deref())?;
         let limit = settings.max_length.min(config.max_position_embeddings);
@@ -175,37 +180,9 @@ impl Embedder<'_> {
         })
     }
 
-    /// The vectors of all texts of an index: node texts and tasks.
-    pub(crate) fn texts(&self, index: &FloraIndex) -> Result<Option<Embeddings>, Error> {
-        let settings = &self.info.settings;
-        let folder = &self.info.text;
-        let encoder = self.sentence_encoder()?;
-        let space = EmbeddingSpace {
-            space: "sentence".into(),
-            weights: weights_hash(folder)?,
-            tokenizer: encoder.tokenizer().hash(),
-            template: String::new(),
-            pooling: format!("{:?}", encoder.pooling()),
-            layer: "final".into(),
-            dtype: "F32".into(),
-            max_length: encoder.max_seq_length(),
-            truncation: "Right".into(),
-            normalize: encoder.normalizes(),
-        };
-        let texts = index.texts();
-        let inputs: Vec<&[u8]> = texts.iter().map(|t| t.as_bytes()).collect();
-        self.cached(&space, &inputs, encoder.dim(), |missing, bar| {
-            let chosen: Vec<&str> = missing.iter().map(|i| &*texts[*i]).collect();
-            let found = encoder.embed(&chosen, settings.batch_tokens)?;
-            Error::unless_finite(folder, &found.values)?;
-            bar.inc(missing.len() as u64);
-            Ok((found.values, found.truncated))
-        })
-    }
-
     /// Looks the inputs up, computes what is missing and keeps it, group by group: what is done is not lost when the process
     /// ends. `None` where it was asked to stop.
-    fn cached(
+    pub(super) fn cached(
         &self,
         space: &EmbeddingSpace,
         inputs: &[&[u8]],

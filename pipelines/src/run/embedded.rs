@@ -2,9 +2,10 @@
 
 use super::error::Error;
 use super::folder::write_json;
+use super::sentences::{prompt_rows, prompted_rows};
 use crate::learners::GlowData;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_models::glow::{GlowRecord, GlowTables, GlowWorkflow};
+use burn_models::glow::{GlowConfig, GlowRecord, GlowTables, GlowWorkflow, GraphConfig, PromptRows};
 use datasets::Split;
 use datasets::atomic::write_file;
 use datasets::index::{FloraIndex, Records};
@@ -113,7 +114,7 @@ pub struct EmbeddedData {
     pub keys: Keys,
     /// A row per workflow of the index.
     pub llm: Table,
-    /// A row per text of the index.
+    /// A row per text of the index; behind them, those of One-For-All's nodes if they were asked for.
     pub text: Table,
 }
 
@@ -199,7 +200,10 @@ impl EmbeddedData {
             }
             Ok(Table { values: bytemuck::pod_collect_to_vec(view.data()), width })
         };
-        let (llm, text) = (table("llm", index.workflows().len())?, table("text", index.texts().len())?);
+        let texts = index.texts().len();
+        let prompted = file.tensor("text").is_ok_and(|view| view.shape().first() == Some(&prompted_rows(texts)));
+        let text = table("text", if prompted { prompted_rows(texts) } else { texts })?;
+        let llm = table("llm", index.workflows().len())?;
         Ok(Self { index, keys, llm, text })
     }
 
@@ -246,10 +250,30 @@ impl EmbeddedData {
         GlowTables { llm: self.llm.tensor(device), text: self.text.tensor(device) }
     }
 
-    /// The workflows, as the predictor takes them.
-    pub fn workflows(&self) -> Arc<Vec<GlowWorkflow>> {
-        let workflow = |w: u32| GlowWorkflow { graph: self.index.graph(w), node_texts: self.index.node_texts(w) };
+    /// The workflows, as a predictor with this graph encoder takes them.
+    pub fn workflows(&self, gnn: &GraphConfig) -> Arc<Vec<GlowWorkflow>> {
+        let workflow = |w: u32| {
+            let graph = self.index.graph(w);
+            let graph = if gnn.bidirectional_edges { graph.bidirectional() } else { graph };
+            GlowWorkflow { graph, node_texts: self.index.node_texts(w) }
+        };
         Arc::new((0..self.index.workflows().len() as u32).map(workflow).collect())
+    }
+
+    /// Where the vectors of prompt nodes are, for a predictor that wants them.
+    ///
+    /// # Errors
+    /// [`Error::Stage`] where it does and they were not made.
+    pub fn prompt_rows(&self, model: &GlowConfig) -> Result<Option<PromptRows>, Error> {
+        let texts = self.index.texts().len();
+        match model.use_graph && model.gnn.prompt_nodes {
+            false => Ok(None),
+            true if self.text.rows() == prompted_rows(texts) => Ok(Some(prompt_rows(texts))),
+            true => Err(Error::Stage {
+                stage: "embed".into(),
+                reason: "these embeddings have no vectors for `prompt_nodes`: embed with sentences: OneForAll".into(),
+            }),
+        }
     }
 
     /// A split's columns.
@@ -264,8 +288,13 @@ impl EmbeddedData {
     }
 }
 
-/// A split's records over tables and workflows that several splits share.
-pub fn glow_data(records: &Records, workflows: Arc<Vec<GlowWorkflow>>, tables: GlowTables) -> GlowData {
+/// A split's records over tables and workflows that several splits share; with `prompts`, each in a graph with prompt nodes.
+pub fn glow_data(
+    records: &Records,
+    workflows: Arc<Vec<GlowWorkflow>>,
+    tables: GlowTables,
+    prompts: Option<PromptRows>,
+) -> GlowData {
     let record = |i: usize| GlowRecord {
         workflow: records.workflow[i],
         llm: records.workflow[i],
@@ -279,6 +308,7 @@ pub fn glow_data(records: &Records, workflows: Arc<Vec<GlowWorkflow>>, tables: G
         targets: Arc::new(records.label.clone()),
         workflows,
         tables,
+        prompts,
         places: Arc::new(places),
     }
 }

@@ -37,9 +37,11 @@ pub(super) fn run(context: &StageContext, stage: &GlowTrain) -> Result<StageEnd,
     }
     let file = PredictorFile::new(stage.model.clone(), &data, inputs);
     let tables = data.tables(&context.device);
-    let workflows = data.workflows();
-    let split =
-        |split| -> Result<GlowData, Error> { Ok(glow_data(data.records(split)?, workflows.clone(), tables.clone())) };
+    let workflows = data.workflows(&stage.model.gnn);
+    let prompts = data.prompt_rows(&stage.model)?;
+    let split = |split| -> Result<GlowData, Error> {
+        Ok(glow_data(data.records(split)?, workflows.clone(), tables.clone(), prompts))
+    };
     let (mut train, mut valid) = (split(Split::Train)?, split(Split::Val)?);
     drop(data);
     if let Some(rate) = stage.model.head.regression() {

@@ -38,8 +38,8 @@ pub(super) fn run(context: &StageContext, stage: &MergeLora) -> Result<StageEnd,
 pub struct MergeReport {
     /// The base's folder.
     pub base: String,
-    /// The adapter's folder.
-    pub adapter: String,
+    /// The adapter's folder, where one was added.
+    pub adapter: Option<String>,
     /// Number format of the merged weights.
     pub dtype: &'static str,
     /// Texts compared.
@@ -62,6 +62,16 @@ const PROMPTS: [&str; 4] = [
 /// bfloat16.
 const TOLERANCE: [(FloatDType, f64); 2] = [(FloatDType::F32, 1e-3), (FloatDType::BF16, 0.1)];
 
+/// How a model's folder is written.
+pub(crate) struct WriteModel {
+    /// Number format of the weights.
+    pub(crate) dtype: MergeDtype,
+    /// The weights are split into files of at most so many bytes.
+    pub(crate) shard_bytes: u64,
+    /// Texts on which the result is compared with what it was made of.
+    pub(crate) prompts: usize,
+}
+
 /// Adds the adapter to the base and writes the result as a folder in Hugging Face layout, tokenizer included. Computes in f32
 /// whatever the base holds, and rounds once at the end.
 ///
@@ -76,27 +86,51 @@ pub fn merge(
     prompts: usize,
     device: &Device,
 ) -> Result<MergeReport, Error> {
-    let dtype = match dtype {
-        MergeDtype::F32 => FloatDType::F32,
-        MergeDtype::Bf16 => FloatDType::BF16,
-        MergeDtype::Keep => stored_dtype(base)?,
-    };
     if let (Ok(base), Ok(target)) = (base.canonicalize(), target.canonicalize())
         && base == target
     {
         let reason = format!("{} is the base itself: write the merged model somewhere else", target.display());
         return Err(Error::Stage { stage: "merge".into(), reason });
     }
-    let adapted = Decoder::from_folder(base, FloatDType::F32, device)?.load_adapter(adapter)?;
-    let inputs = probes(base, adapted.config().vocab_size, prompts)?;
-    let before = logits(&adapted, &inputs, device)?;
-    let merged = adapted.merge_lora()?;
     let scratch = Scratch::new(target)?;
-    merged.save(scratch.path(), &SaveModel { dtype: Some(dtype), shard_bytes: Some(4 << 30) })?;
-    drop(merged);
-    copy_tokenizer(base, scratch.path())?;
+    let options = WriteModel { dtype, shard_bytes: 4 << 30, prompts };
+    let report = write_model(base, Some(adapter), scratch.path(), &options, device)?;
+    write_json(&scratch.path().join("merge.json"), &report)?;
+    scratch.publish("config.json")?;
+    Ok(report)
+}
 
-    let written = Decoder::from_folder(scratch.path(), FloatDType::F32, device)?;
+/// Writes the base, with the adapter added to its weights where there is one, into a folder that is there and empty: weights,
+/// configuration, tokenizer. Reads it again, and compares.
+///
+/// # Errors
+/// Files that cannot be read or do not fit together, and weights that do not compute what they were made of.
+pub(crate) fn write_model(
+    base: &Path,
+    adapter: Option<&Path>,
+    folder: &Path,
+    options: &WriteModel,
+    device: &Device,
+) -> Result<MergeReport, Error> {
+    let dtype = match options.dtype {
+        MergeDtype::F32 => FloatDType::F32,
+        MergeDtype::Bf16 => FloatDType::BF16,
+        MergeDtype::F16 => FloatDType::F16,
+        MergeDtype::Keep => stored_dtype(base)?,
+    };
+    let model = Decoder::from_folder(base, FloatDType::F32, device)?;
+    let model = match adapter {
+        Some(adapter) => model.load_adapter(adapter)?,
+        None => model,
+    };
+    let inputs = probes(base, model.config().vocab_size, options.prompts)?;
+    let before = logits(&model, &inputs, device)?;
+    let model = if adapter.is_some() { model.merge_lora()? } else { model };
+    model.save(folder, &SaveModel { dtype: Some(dtype), shard_bytes: Some(options.shard_bytes) })?;
+    drop(model);
+    copy_tokenizer(base, folder)?;
+
+    let written = Decoder::from_folder(folder, FloatDType::F32, device)?;
     let after = logits(&written, &inputs, device)?;
     // A maximum that a NaN does not get lost in.
     let larger = |a: f64, b: f64| if b.is_nan() || b > a { b } else { a };
@@ -107,7 +141,7 @@ pub fn merge(
     }
     let report = MergeReport {
         base: base.display().to_string(),
-        adapter: adapter.display().to_string(),
+        adapter: adapter.map(|adapter| adapter.display().to_string()),
         dtype: if dtype == FloatDType::F32 {
             "float32"
         } else if dtype == FloatDType::F16 {
@@ -122,18 +156,15 @@ pub fn merge(
     let tolerance = TOLERANCE.iter().find(|(d, _)| *d == dtype).map_or(0.02, |(_, t)| *t);
     let close = report.relative_difference.is_finite() && report.relative_difference <= tolerance;
     if !inputs.is_empty() && !close {
+        let of = if adapter.is_some() { "base plus adapter" } else { "what it was made of" };
         return Err(Error::Stage {
             stage: "merge".into(),
             reason: format!(
-                "the merged model is not base plus adapter: logits differ by {:.2e}, {:.2e} of the largest; try `dtype: F32`",
+                "the merged model is not {of}: logits differ by {:.2e}, {:.2e} of the largest; try `dtype: F32`",
                 report.max_logit_difference, report.relative_difference
             ),
         });
     }
-    // Its files are mapped, and are about to get another name.
-    drop(written);
-    write_json(&scratch.path().join("merge.json"), &report)?;
-    scratch.publish("config.json")?;
     Ok(report)
 }
 

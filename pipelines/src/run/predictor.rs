@@ -9,6 +9,7 @@ use burn_models::Error as ModelError;
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
 use burn_models::glow::{Dedup, GlowBatch, GlowConfig, GlowPredictor, GlowRecord, GlowTokens, original_name};
 use datasets::Split;
+use datasets::index::Records;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -150,7 +151,8 @@ impl StoredPredictor {
         device: &Device,
     ) -> Result<Scored, Error> {
         self.scale(&mut data)?;
-        let mut glow = glow_data(data.records(split)?, data.workflows(), data.tables(device));
+        let (workflows, prompts) = (data.workflows(&self.file.model.gnn), data.prompt_rows(&self.file.model)?);
+        let mut glow = glow_data(data.records(split)?, workflows, data.tables(device), prompts);
         // Records to be scored need no label, and a batch takes none that is not a number.
         Arc::make_mut(&mut glow.records).iter_mut().for_each(|record| record.label = 0.0);
         Arc::make_mut(&mut glow.targets).fill(0.0);
@@ -190,8 +192,23 @@ impl StoredPredictor {
     ) -> Result<Vec<f32>, Error> {
         self.scale(&mut data)?;
         let Some(any) = tasks.first() else { return Ok(Vec::new()) };
-        let (all, tables) = (data.workflows(), data.tables(device));
         let batch_size = batch_size.max(1);
+        let mut found = Scored { scores: Vec::new(), records: Vec::new(), vectors: Vec::new() };
+        let (all, tables) = (data.workflows(&self.file.model.gnn), data.tables(device));
+        if let Some(prompts) = data.prompt_rows(&self.file.model)? {
+            // The task is in the graph: nothing can be shared.
+            let glow = glow_data(&Records::default(), all, tables.clone(), Some(prompts));
+            let record =
+                |w: u32, t: u32| GlowRecord { workflow: w, llm: w, task: t, label: 0.0, task_id: i64::from(t) };
+            let pairs: Vec<GlowRecord> =
+                workflows.iter().flat_map(|w| tasks.iter().map(move |t| record(*w, *t))).collect();
+            for chunk in pairs.chunks(batch_size) {
+                let batch = glow.batch(chunk.to_vec(), Dedup::Share, device)?;
+                found.scores.extend(self.scores(self.predictor.forward(&batch, &tables).logits));
+            }
+            found.check()?;
+            return Ok(found.scores);
+        }
         let (mut llm, mut graph) = (Vec::new(), Vec::new());
         for chunk in workflows.chunks(batch_size) {
             let record = |w: &u32| GlowRecord { workflow: *w, llm: *w, task: *any, label: 0.0, task_id: 0 };
@@ -210,7 +227,6 @@ impl StoredPredictor {
         let texts = tables.text.clone().select(0, rows(tasks.iter().map(|t| *t as i32).collect()));
         let task = self.predictor.task_tokens(texts);
 
-        let mut found = Scored { scores: Vec::new(), records: Vec::new(), vectors: Vec::new() };
         let pairs: Vec<(i32, i32)> =
             (0..workflows.len() as i32).flat_map(|w| (0..tasks.len() as i32).map(move |t| (w, t))).collect();
         for chunk in pairs.chunks(batch_size) {

@@ -26,7 +26,7 @@ const ADAPTER: &str = "adapter";
 const MODEL: &str = "model";
 
 /// The adapter of a stage's folder, or the folder itself.
-pub(super) fn adapter_folder(folder: &Path) -> PathBuf {
+pub(crate) fn adapter_folder(folder: &Path) -> PathBuf {
     let inner = folder.join(ADAPTER);
     if inner.is_dir() { inner } else { folder.to_path_buf() }
 }

@@ -2,15 +2,13 @@
 
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use burn_gnn::{AdjacencyTarget, ConvKind, GnnConv, Graph, GraphBatch, SelfLoops};
+use burn_gnn::{AdjacencyTarget, ConvKind, Graph, GraphBatch, SelfLoops};
 use burn_models::checkpoint::{LoadOptions, SaveOptions, Weights, load, save};
 use burn_models::glow::{
     ContrastConfig, ContrastForm, ContrastToken, Dedup, FusionKind, GlowBatch, GlowConfig, GlowPredictor, GlowRecord,
-    GlowTables, GlowWorkflow, Head, Regression, RegressionLoss, TokenNorm, WarmupBatch, original_name,
+    GlowTables, GlowWorkflow, Head, Regression, RegressionLoss, WarmupBatch, original_name,
 };
-use burn_models::mlp::Mlp;
 use hearth_tests::{assert_close, devices, values};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,13 +17,13 @@ use std::collections::BTreeMap;
 use super::torch_layout::{Values, collected};
 
 /// A batch of eight records on random tables: three workflows (one without edges, one of a single node), two tasks.
-struct Toy {
-    tables: GlowTables,
-    workflows: Vec<GlowWorkflow>,
-    records: Vec<GlowRecord>,
+pub(super) struct Toy {
+    pub(super) tables: GlowTables,
+    pub(super) workflows: Vec<GlowWorkflow>,
+    pub(super) records: Vec<GlowRecord>,
 }
 
-fn toy(llm_dim: usize, text_dim: usize, device: &Device) -> Toy {
+pub(super) fn toy(llm_dim: usize, text_dim: usize, device: &Device) -> Toy {
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let mut table = |rows: usize, width: usize| {
         let data: Vec<f32> = (0..rows * width).map(|_| random.random_range(-1.0..1.0)).collect();
@@ -55,13 +53,13 @@ fn toy(llm_dim: usize, text_dim: usize, device: &Device) -> Toy {
 }
 
 impl Toy {
-    fn batch(&self, dedup: Dedup, device: &Device) -> GlowBatch {
+    pub(super) fn batch(&self, dedup: Dedup, device: &Device) -> GlowBatch {
         let batch = GlowBatch::new(&self.records, &self.workflows, &self.tables, dedup, device).unwrap();
         batch.with_contrast(&ContrastConfig::default(), 0).unwrap()
     }
 }
 
-fn small() -> GlowConfig {
+pub(super) fn small() -> GlowConfig {
     let mut config = GlowConfig { hidden_dim: 8, dropout: 0.0, ..GlowConfig::default() };
     config.fusion.ff_width = 16;
     config
@@ -153,50 +151,6 @@ fn every_kind_of_encoder_and_fusion_learns_and_is_saved() {
         let batch = GlowBatch::new(&toy.records, &toy.workflows, &tables, Dedup::Share, &plain).unwrap();
         let logits = |model: &GlowPredictor| values(model.forward(&batch, &tables).logits);
         assert_eq!(logits(&model), logits(&other), "{what}");
-    }
-}
-
-/// The settings of the FLORA-Bench baselines are those of their description: convolutions with ReLU between them, the mean of the
-/// nodes and an MLP of the task, both scaled to length 1, side by side through three linear layers.
-#[test]
-fn flora_baselines_are_their_description() {
-    for (name, device) in devices() {
-        let toy = toy(5, 6, &device);
-        let mut config = GlowConfig { mlp_layers: 3, slope: 0.0, use_llm: false, ..small() };
-        config.token_norm = TokenNorm::L2;
-        config.fusion.kind = FusionKind::Concat;
-        (config.gnn.norm, config.gnn.output, config.gnn.kind) = (false, false, ConvKind::Gcn);
-        let model = config.init(5, 6, &device).unwrap();
-        let batch = toy.batch(Dedup::Share, &device);
-        let gnn = model.gnn_encoder.as_ref().unwrap();
-        let [GnnConv::Gcn(one), GnnConv::Gcn(two)] = gnn.gnn_layers.as_slice() else { panic!("two convolutions") };
-        let x = toy.tables.text.clone().select(0, batch.node_text_index.clone());
-        let x = relu(one.forward(x, &batch.graphs, None));
-        let nodes = values(two.forward(x, &batch.graphs, None));
-        let unit = |x: Vec<f32>| {
-            let length = x.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
-            x.into_iter().map(|v| v / length).collect::<Vec<f32>>()
-        };
-        let offsets = batch.graphs.node_offsets();
-        let mean = |graph: usize| {
-            let rows = &nodes[offsets[graph] * 8..offsets[graph + 1] * 8];
-            let count = (rows.len() / 8) as f32;
-            unit((0..8).map(|column| rows.iter().skip(column).step_by(8).sum::<f32>() / count).collect())
-        };
-        let layers = |mlp: &Mlp, x: Tensor<2>| {
-            mlp.layers.iter().enumerate().fold(x, |x, (i, layer)| layer.forward(if i == 0 { x } else { relu(x) }))
-        };
-        let tasks = toy.tables.text.clone().select(0, batch.task_index.clone());
-        let tasks = values(layers(model.task_projector.as_ref().unwrap(), tasks));
-        let graph_of_record = batch.graph_of_record.clone().into_data().iter::<i64>().collect::<Vec<_>>();
-        let rows: Vec<f32> = graph_of_record
-            .iter()
-            .zip(tasks.chunks(8))
-            .flat_map(|(graph, task)| [mean(*graph as usize), unit(task.to_vec())].concat())
-            .collect();
-        let joined = Tensor::from_data(TensorData::new(rows, [8, 16]), &device);
-        let want = values(layers(&model.final_mlp, joined));
-        assert_close(&name, &values(model.forward(&batch, &toy.tables).logits), &want, 1e-5);
     }
 }
 

@@ -329,6 +329,7 @@ fn data(records: &[(u32, f32)], device: &Device) -> GlowData {
         targets: Arc::new(records.iter().map(|r| r.1).collect()),
         workflows: Arc::new((1..5).map(workflow).collect()),
         tables: GlowTables { llm: Tensor::zeros([4, 2], device), text: Tensor::zeros([1, 2], device) },
+        prompts: None,
         places: Arc::new(records.iter().map(|r| (1, i64::from(r.0))).collect()),
     }
 }

@@ -17,6 +17,8 @@ mod end_to_end;
 mod eval_intervals;
 mod eval_metrics;
 mod eval_suites;
+mod export;
+mod flora_baselines;
 mod glow_contrast;
 mod glow_examples;
 mod glow_properties;

@@ -146,7 +146,7 @@ fn input(report: &mut Report, hub: &Hub, place: &Place, source: &Source, stage: 
         Source::Path(path) => match needed {
             Artifact::Flora => flora(report, place, path, splits),
             Artifact::Chats => chats::path(report, place, path),
-            Artifact::Decoder | Artifact::Encoder => model_folder(report, place, path, Some(needed)),
+            Artifact::Decoder | Artifact::Encoder | Artifact::Reader => model_folder(report, place, path, Some(needed)),
             Artifact::Adapter => {
                 let path = within(path, "adapter", "adapter_config.json");
                 folder_with(report, place, &path, &["adapter_config.json", "adapter_model.safetensors"]);
@@ -245,8 +245,8 @@ fn model_of_sort(report: &mut Report, place: &Place, path: &Path, needed: Artifa
     let path = &within(path, "model", "config.json");
     // What cannot be read is reported where the folder is named.
     if let Ok(found) = model_sort(path)
-        && found != needed
-        && matches!(needed, Artifact::Decoder | Artifact::Encoder)
+        && needed.is_model()
+        && !needed.takes(found)
     {
         report.add(place, format!("{} is {found}, but {needed} is needed here", path.display()));
     }

@@ -1,7 +1,7 @@
 //! Whether every stage finds what it reads, and whether that is of the right sort.
 
 use super::{Place, Report};
-use crate::recipe::{Artifact, DataFormat, DataSource, InitModel, ModelSource, Recipe, Source, Stage};
+use crate::recipe::{Artifact, DataFormat, DataSource, InitModel, ModelSource, Recipe, Sentences, Source, Stage};
 
 pub(super) fn check(report: &mut Report) {
     let recipe = report.recipe();
@@ -14,6 +14,18 @@ pub(super) fn check(report: &mut Report) {
         }
         match stage {
             Stage::MergeLora(merge) => same_base(report, index, "base", &merge.base, &merge.adapter),
+            Stage::GlowTrain(train) if train.model.use_graph && train.model.gnn.prompt_nodes => {
+                let Source::Stage(name) = &train.embeddings else { continue };
+                let embed = recipe.stages[..index].iter().find(|stage| stage.name() == name);
+                if let Some(Stage::Embed(embed)) = embed
+                    && embed.sentences != Sentences::OneForAll
+                {
+                    let place = Place::stage(index).at("model").at("gnn").at("prompt_nodes");
+                    let message = format!("stage `{name}` makes no vectors for prompt nodes");
+                    let problem = report.at(&place, message).help(format!("`{name}` needs sentences: OneForAll"));
+                    report.push(problem);
+                }
+            }
             Stage::GraphQuestionEval(eval) => {
                 if let Source::Data(key) = &eval.data
                     && let Some(DataSource::Chat(data)) = recipe.data.get(key)
@@ -124,17 +136,19 @@ enum Found {
 
 fn sort(report: &mut Report, place: &Place, source: &Source, needed: Artifact, found: Found) {
     let found = match found {
-        Found::Artifact(found) if found == needed => return,
-        Found::Model if matches!(needed, Artifact::Decoder | Artifact::Encoder) => return,
+        Found::Artifact(found) if needed.takes(found) => return,
+        Found::Model if needed.is_model() => return,
         Found::Artifact(found) => found.to_string(),
         Found::Model => "a model".to_owned(),
         Found::Nothing => "only an evaluation".to_owned(),
     };
     let problem = report.at(place, format!("{source} is {found}, but {needed} is needed here"));
     report.push(match (needed, source) {
-        (Artifact::Decoder, Source::Stage(name)) if found == Artifact::Adapter.to_string() => problem
-            .label("an adapter without its base")
-            .help(format!("merge it first: MergeLora(base: …, adapter: Stage(\"{name}\"))")),
+        (Artifact::Decoder | Artifact::Reader, Source::Stage(name)) if found == Artifact::Adapter.to_string() => {
+            problem
+                .label("an adapter without its base")
+                .help(format!("merge it first: MergeLora(base: …, adapter: Stage(\"{name}\"))"))
+        }
         (Artifact::Adapter, Source::Stage(_)) if found == Artifact::Decoder.to_string() => {
             problem.help("there is an adapter to merge only after an Sft with `lora`")
         }
