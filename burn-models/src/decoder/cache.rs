@@ -100,14 +100,114 @@ impl KvCache {
         Some((until.collect(), self.batch))
     }
 
-    /// Keeps only these rows of the batch, in this order.
-    pub fn select(&mut self, rows: &[usize], device: &Device) {
-        let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), device);
-        for layer in &mut self.layers {
-            layer.store = layer.store.take().map(|(k, v)| (k.select(0, index.clone()), v.select(0, index.clone())));
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.batch
+    }
+
+    /// Some of its rows, then all of another cache's, with room for `room` more columns. Rows end in the last column, as they do
+    /// in both; columns at the beginning in which none of them has a token are left out.
+    pub fn joined(&self, rows: &[usize], other: Option<&Self>, room: usize) -> Self {
+        let all: Vec<usize> = (0..other.map_or(0, Self::rows)).collect();
+        let parts: Vec<Part> =
+            std::iter::once(Part::new(self, rows)).chain(other.map(|other| Part::new(other, &all))).collect();
+        let length = parts.iter().map(Part::len).max().unwrap_or(0);
+        let batch = parts.iter().map(|part| part.rows.len()).sum();
+        let pick = |layer: usize, values: bool| {
+            let mut first = 0;
+            parts.iter().fold(None, |sum: Option<Tensor<4>>, part| {
+                let x = part.tensor(layer, values)?;
+                let [count, heads, columns, width] = x.dims();
+                let sum = sum
+                    .unwrap_or_else(|| Tensor::zeros([batch, heads, length + room, width], (&x.device(), x.dtype())));
+                let place = [first..first + count, 0..heads, length - columns..length, 0..width];
+                first += count;
+                Some(sum.slice_assign(place, x))
+            })
+        };
+        let layer = |layer| LayerCache { store: pick(layer, false).zip(pick(layer, true)), len: length };
+        let layers = (0..self.layers.len()).map(layer).collect();
+        let tokens = parts.iter().flat_map(|part| part.tokens(length)).collect();
+        Self { layers, tokens: padded(tokens), batch, len: length }
+    }
+
+    /// The sequences that stand at these columns of its only row, as rows that end in the last column, with room for `room` more.
+    pub fn branches(&self, paths: &[&[u32]], room: usize) -> Self {
+        let (batch, length) = (paths.len(), paths.iter().map(|path| path.len()).max().unwrap_or(0));
+        let mut places = Vec::with_capacity(batch * length);
+        for path in paths {
+            // What stands in padding is not seen.
+            places.extend(std::iter::repeat_n(0, length - path.len()));
+            places.extend(path.iter().map(|place| *place as i32));
         }
-        self.tokens = self.tokens.take().map(|tokens| rows.iter().map(|row| tokens[*row].clone()).collect());
-        self.batch = rows.len();
+        let places = TensorData::new(places, [batch * length]);
+        let pick = |x: &Tensor<4>| {
+            let [_, heads, _, width] = x.dims();
+            let at = Tensor::<1, Int>::from_data(places.clone(), &x.device());
+            let rows = x.clone().select(2, at).reshape([heads, batch, length, width]).swap_dims(0, 1);
+            let whole = Tensor::zeros([batch, heads, length + room, width], (&x.device(), x.dtype()));
+            whole.slice_assign([0..batch, 0..heads, 0..length, 0..width], rows)
+        };
+        let layer = |layer: &LayerCache| {
+            let store = layer.store.as_ref().map(|(keys, values)| (pick(keys), pick(values)));
+            LayerCache { store, len: length }
+        };
+        let tokens = paths.iter().map(|path| (0..length).map(|column| column + path.len() >= length).collect());
+        let tokens = padded(tokens.collect());
+        Self { layers: self.layers.iter().map(layer).collect(), tokens, batch, len: length }
+    }
+}
+
+/// Which columns hold tokens, where some do not.
+fn padded(tokens: Vec<Vec<bool>>) -> Option<Vec<Vec<bool>>> {
+    tokens.iter().flatten().any(|token| !token).then_some(tokens)
+}
+
+/// Some rows of a cache, from the first column with a token of theirs.
+struct Part<'a> {
+    cache: &'a KvCache,
+    rows: Vec<usize>,
+    first: usize,
+}
+
+impl<'a> Part<'a> {
+    fn new(cache: &'a KvCache, rows: &[usize]) -> Self {
+        let first = match &cache.tokens {
+            Some(tokens) => {
+                let first = |row: &usize| tokens[*row].iter().position(|token| *token).unwrap_or(cache.len);
+                rows.iter().map(first).min().unwrap_or(cache.len)
+            }
+            None if rows.is_empty() => cache.len,
+            None => 0,
+        };
+        Self { cache, rows: rows.to_vec(), first }
+    }
+
+    fn len(&self) -> usize {
+        self.cache.len - self.first
+    }
+
+    /// Keys or values `[rows, K, len, C]` of a layer.
+    fn tensor(&self, layer: usize, values: bool) -> Option<Tensor<4>> {
+        let (keys, all) = self.cache.layers.get(layer)?.store.as_ref()?;
+        let x = if values { all } else { keys }.clone().slice_dim(2, self.first..self.cache.len);
+        if self.rows.iter().copied().eq(0..self.cache.batch) {
+            return Some(x);
+        }
+        let rows: Vec<i32> = self.rows.iter().map(|row| *row as i32).collect();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [self.rows.len()]), &x.device());
+        Some(x.select(0, rows))
+    }
+
+    /// Which of `length` columns hold tokens, row by row.
+    fn tokens(&self, length: usize) -> impl Iterator<Item = Vec<bool>> {
+        self.rows.iter().map(move |row| {
+            let mut tokens = vec![false; length - self.len()];
+            match &self.cache.tokens {
+                Some(all) => tokens.extend_from_slice(&all[*row][self.first..]),
+                None => tokens.resize(length, true),
+            }
+            tokens
+        })
     }
 }

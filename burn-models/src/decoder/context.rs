@@ -53,7 +53,7 @@ pub(super) struct Sizes<'a> {
 
 impl Context {
     /// For `input` `[B, L]`. `until` row by row over all `past + L` columns, of one row or of B, as [`View`] explains it. With
-    /// `wanted` (ascending columns, B = 1) the last layer computes those places only.
+    /// `wanted` (ascending places of the input, B = 1) the last layer computes those only.
     pub(super) fn new(
         sizes: &Sizes,
         input: &DecoderInput,
@@ -74,10 +74,11 @@ impl Context {
             Queries { columns: None, angles: turned.clone(), view: view((first..first + length as i32).collect()) };
         let wanted = wanted.map(|columns| {
             let at: Vec<i32> = columns.iter().map(|c| *c as i32).collect();
-            let columns = Tensor::<1, Int>::from_data(TensorData::new(at.clone(), [at.len()]), &device);
+            let count = at.len();
+            let columns = Tensor::<1, Int>::from_data(TensorData::new(at.clone(), [count]), &device);
             let pick = |x: Tensor<4>| x.select(2, columns.clone());
             let angles = Angles { cos: pick(turned.cos.clone()), sin: pick(turned.sin.clone()) };
-            Queries { columns: Some(columns), angles, view: view(at) }
+            Queries { columns: Some(columns), angles, view: view(at.into_iter().map(|at| at + first).collect()) }
         });
         Self { all, wanted }
     }
@@ -152,12 +153,25 @@ fn tiles(at: &[i32], until: Option<(&[i32], usize)>, limits: &Limits) -> Vec<Til
                 if tile.full.is_empty() && tile.partial.is_empty() {
                     push(&mut tile.partial, 0..1);
                 }
+                if tile.queries.len() == 1 {
+                    unite(&mut tile);
+                }
             }
         }
         tiles.push(tile);
         first = end;
     }
     tiles
+}
+
+/// For one query a mask over all columns costs less than a copy of the keys and values it may see: one range, if there is no gap.
+fn unite(tile: &mut Tile) {
+    let mut ranges: Vec<Range<usize>> = tile.full.iter().chain(&tile.partial).cloned().collect();
+    ranges.sort_by_key(|range| range.start);
+    if ranges.len() > 1 && ranges.windows(2).all(|pair| pair[0].end == pair[1].start) {
+        tile.full.clear();
+        tile.partial = std::iter::once(ranges[0].start..ranges[ranges.len() - 1].end).collect();
+    }
 }
 
 /// Columns with the same `until` in every row of the batch.

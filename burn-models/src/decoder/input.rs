@@ -128,7 +128,12 @@ impl Packed {
     /// # Errors
     /// When it is empty, or an id is outside the vocabulary: devices do not check.
     pub fn input(&self, vocab_size: usize, device: &Device) -> Result<DecoderInput> {
-        if self.ids.is_empty() {
+        self.input_from(0, vocab_size, device)
+    }
+
+    /// The row from a place on, for a cache that holds what stands before. `until` is that of the whole row.
+    pub(super) fn input_from(&self, first: usize, vocab_size: usize, device: &Device) -> Result<DecoderInput> {
+        if self.ids.len() <= first {
             return Err(Error::Input("a batch of no tokens".into()));
         }
         if let Some(id) = self.ids.iter().find(|id| **id as usize >= vocab_size) {
@@ -139,9 +144,9 @@ impl Packed {
             Tensor::<2, Int>::from_data(TensorData::new(values, shape), device)
         };
         Ok(DecoderInput {
-            ids: row(self.ids.iter().map(|id| *id as i32).collect()),
+            ids: row(self.ids[first..].iter().map(|id| *id as i32).collect()),
             mask: None,
-            positions: row(self.positions.clone()),
+            positions: row(self.positions[first..].to_vec()),
             until: Some(self.until.clone().into()),
             noise: None,
         })

@@ -9,8 +9,9 @@ use super::block::DecoderLayer;
 use super::cache::KvCache;
 use super::config::DecoderConfig;
 use super::context::{Context, Sizes};
-use super::input::DecoderInput;
+use super::input::{DecoderInput, Packed};
 use super::norm::RmsNorm;
+use crate::{Error, Result};
 
 /// The body of a decoder: embedding, blocks, final norm.
 #[derive(Module, Debug)]
@@ -173,6 +174,30 @@ impl Decoder {
             x = layer.forward(x, &context, Some(cache));
         }
         self.model.norm.forward(x)
+    }
+
+    /// Computes a packed row, of which `cache` holds the beginning: final hidden states `[P, D]` at some of the other places,
+    /// ascending. All of the row is in the cache then. Only without autodiff.
+    ///
+    /// # Errors
+    /// When nothing is left to compute, a place is none of the others, or an id is outside the vocabulary.
+    pub fn forward_packed(&self, packed: &Packed, places: &[u32], cache: &mut KvCache) -> Result<Tensor<2>> {
+        let past = cache.len;
+        let input = packed.input_from(past, self.config.vocab_size, &self.device())?;
+        let length = input.dims()[1];
+        let wanted: Option<Vec<u32>> = places.iter().map(|place| place.checked_sub(past as u32)).collect();
+        let wanted = wanted.filter(|wanted| cache.rows() == 1 && wanted.iter().all(|place| (*place as usize) < length));
+        let wanted =
+            wanted.ok_or_else(|| Error::Input(format!("places of a row that begins at {past}: {places:?}")))?;
+        cache.extend(None, length);
+        let context = Context::new(&self.sizes(past), &input, Some((packed.until.clone(), 1)), Some(&wanted));
+        let mut x = self.embed(input.ids);
+        let last = self.model.layers.len();
+        for (i, (layer, cache)) in self.model.layers.iter().zip(&mut cache.layers).enumerate() {
+            x = layer.forward_at(x, &context, context.queries(i + 1 == last), Some(cache));
+        }
+        let width = x.dims()[2];
+        Ok(self.model.norm.forward(x.reshape([places.len(), width])))
     }
 }
 

@@ -1,19 +1,28 @@
 //! Batched decoding.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use burn_lora::Stream;
-use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::draw::{Row, draw};
+use super::request::{Accepted, Event, FinishReason, GenerateStats, Generation, Request};
 use super::sampler::SamplingConfig;
-use crate::decoder::{Decoder, DecoderInput, KvCache, Padded};
-use crate::ops::{is_cpu, log_sum_exp};
+use crate::decoder::{Decoder, DecoderInput, KvCache, Packed};
+use crate::text::Tokenizer;
 use crate::{Error, Result};
 
 /// Columns for new tokens that a cache has room for at first.
 const ROOM: usize = 256;
+/// After so many new tokens of prompts a pass takes no further prompt.
+const PASS: usize = 8192;
+/// A beginning of so many tokens is kept for the prompts of later passes.
+const SHARED: usize = 8;
+/// Requests are put into the order of their content among so many, so that none waits for ever.
+const WINDOW: usize = 1024;
 
-/// How texts are generated.
+/// How [`generate`] answers all its prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateConfig {
@@ -25,7 +34,7 @@ pub struct GenerateConfig {
     pub stop_ids: Option<Vec<u32>>,
     /// Go on after a token that would end the answer. Default false.
     pub ignore_eos: bool,
-    /// Seed of the random streams: request i draws from the stream of (seed, "sample", i). Default 0.
+    /// Seed of the random streams: prompt i draws from the stream of (seed, "sample", i). Default 0.
     pub seed: u64,
     /// Most prompts that run at one time. Default 32.
     pub batch_size: usize,
@@ -44,148 +53,353 @@ impl Default for GenerateConfig {
     }
 }
 
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FinishReason {
-    /// With a token that ends answers, which is the last of its ids.
-    Stop,
-    /// At the limit of new tokens or of the decoder's positions.
-    Length,
-}
-
-/// One answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generation {
-    /// The new tokens, the ending one included.
-    pub ids: Vec<u32>,
-    /// log p of each of them under the network's own distribution: natural logarithm, temperature 1, nothing removed, no
-    /// penalty; what training computes for the same tokens.
-    pub logprobs: Vec<f32>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-}
-
-/// One request in a batch.
-struct Row<'a> {
-    request: usize,
-    prompt: &'a [u32],
-    limit: usize,
-    stream: Stream,
-    answer: Generation,
-}
-
-impl Row<'_> {
-    fn push(&mut self, id: u32, logprob: f32) -> Result<()> {
-        if !logprob.is_finite() {
-            return Err(Error::Device(format!(
-                "log p of token {id} is {logprob}: the network's logits are not finite"
-            )));
-        }
-        self.answer.ids.push(id);
-        self.answer.logprobs.push(logprob);
-        Ok(())
-    }
-
-    /// Tokens so far: the next token's position.
-    fn len(&self) -> usize {
-        self.prompt.len() + self.answer.ids.len()
-    }
-}
-
 /// Answers every prompt, in order. `model` must be without gradients ([`burn::module::Module::valid`]).
 ///
 /// # Errors
 /// When a setting is out of range, a prompt is empty, too long or holds ids outside the vocabulary, the model tracks
 /// gradients, or its logits are not finite.
 pub fn generate(model: &Decoder, prompts: &[Vec<u32>], config: &GenerateConfig) -> Result<Vec<Generation>> {
+    let settings = EngineConfig { batch_size: config.batch_size, ..EngineConfig::default() };
+    let mut engine = Engine::new(model, None, settings)?;
     config.sampling.validate()?;
-    if config.batch_size == 0 {
-        return Err(Error::Input("batch_size is 0".into()));
+    for (stream, prompt) in (0..).zip(prompts) {
+        engine.push(Request {
+            prompt: prompt.clone(),
+            sampling: config.sampling,
+            max_new_tokens: config.max_new_tokens,
+            stop_ids: config.stop_ids.clone(),
+            ignore_eos: config.ignore_eos,
+            seed: config.seed,
+            stream,
+            ..Request::default()
+        })?;
     }
-    if model.device().is_autodiff() {
-        return Err(Error::Input("generation needs a model without gradients: call `valid` first".into()));
-    }
-    let positions = model.config().max_position_embeddings;
-    let mut rows = Vec::with_capacity(prompts.len());
-    for (request, prompt) in prompts.iter().enumerate() {
-        if prompt.is_empty() || prompt.len() >= positions {
-            let length = prompt.len();
-            return Err(Error::Input(format!("prompt {request} has {length} tokens, expected 1 to {}", positions - 1)));
+    let mut answers = Vec::with_capacity(prompts.len());
+    let mut take = |event: Event| {
+        if let Event::Done { request, generation, .. } = event {
+            answers.push((request, generation));
         }
-        rows.push(Row {
-            request,
-            prompt,
-            limit: config.max_new_tokens.min(positions - prompt.len()),
-            stream: Stream::new(config.seed, &["sample", &request.to_string()]),
-            answer: Generation { ids: Vec::new(), logprobs: Vec::new(), finish_reason: FinishReason::Length },
-        });
-    }
-    // Prompts of similar length together: less padding.
-    rows.sort_by_key(|row| row.prompt.len());
-    let mut done = Vec::with_capacity(rows.len());
-    while !rows.is_empty() {
-        let rest = rows.split_off(config.batch_size.min(rows.len()));
-        done.extend(run(model, std::mem::replace(&mut rows, rest), config)?);
-    }
-    done.sort_by_key(|row| row.request);
-    Ok(done.into_iter().map(|row| row.answer).collect())
+    };
+    while engine.step(&mut take)? {}
+    answers.sort_by_key(|(request, _)| *request);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-/// Answers one batch.
-fn run<'a>(model: &Decoder, rows: Vec<Row<'a>>, config: &GenerateConfig) -> Result<Vec<Row<'a>>> {
-    let none = Vec::new();
-    let stop_ids = match &config.stop_ids {
-        _ if config.ignore_eos => &none,
-        Some(ids) => ids,
-        None => &model.config().eos_token_id,
-    };
-    let (mut active, mut done): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.limit > 0);
-    if active.is_empty() {
-        return Ok(done);
-    }
-    let device = model.device();
-    let prompts: Vec<&[u32]> = active.iter().map(|row| row.prompt).collect();
-    let batch = Padded::left(&prompts, model.config().pad_token_id.unwrap_or(0))?;
-    let mut input = batch.input(model.config().vocab_size, &device)?;
-    let capacity = batch.length + config.max_new_tokens.min(ROOM);
-    let mut cache = KvCache::new(model.config(), active.len(), capacity, model.dtype(), &device);
-    loop {
-        let hidden = model.forward_cached(&input, &mut cache);
-        let [count, length, width] = hidden.dims();
-        // Padding is on the left: the last column holds every row's last token.
-        let last = hidden.slice_dim(1, length - 1..length).reshape([count, width]);
-        let logits = model.choices(last);
-        if config.sampling.is_argmax() && !is_cpu(&device) {
-            largest(logits, &mut active)?
-        } else {
-            draw(logits, &mut active, &config.sampling)?
-        }
+/// Settings of an [`Engine`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Most answers that are written at one time. Default 32.
+    pub batch_size: usize,
+    /// Keep what was computed for the last answer when nothing waits, for a prompt that goes on from it. Default false.
+    pub keep: bool,
+}
 
-        let mut kept = Vec::new();
-        for (i, mut row) in std::mem::take(&mut active).into_iter().enumerate() {
-            if row.answer.ids.last().is_some_and(|id| stop_ids.contains(id)) {
-                row.answer.finish_reason = FinishReason::Stop;
-                done.push(row);
-            } else if row.answer.ids.len() == row.limit {
-                done.push(row);
-            } else {
-                kept.push(i);
-                active.push(row);
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { batch_size: 32, keep: false }
+    }
+}
+
+/// Answers requests in a batch that others join when some leave.
+pub struct Engine<'a> {
+    model: &'a Decoder,
+    tokenizer: Option<&'a Tokenizer>,
+    config: EngineConfig,
+    device: Device,
+    /// What to begin next, in order once it is `sorted`.
+    waiting: VecDeque<Waiting>,
+    sorted: bool,
+    pushed: usize,
+    rows: Vec<Row>,
+    /// Keys and values of the rows, and of some that have ended since.
+    cache: Option<KvCache>,
+    trunk: Option<Trunk>,
+    stats: GenerateStats,
+}
+
+impl std::fmt::Debug for Engine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("config", &self.config)
+            .field("waiting", &self.waiting.len())
+            .field("rows", &self.rows.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request of which some samples were not begun.
+struct Waiting {
+    accepted: Arc<Accepted>,
+    sample: usize,
+}
+
+/// The beginning of the next prompts, in a cache of one row.
+struct Trunk {
+    ids: Vec<u32>,
+    cache: KvCache,
+}
+
+/// What a pass over prompts computes.
+#[derive(Default)]
+struct Pass {
+    /// The trunk, then the prompts.
+    packed: Packed,
+    /// The places of each different prompt in it.
+    paths: Vec<Vec<u32>>,
+    rows: Vec<Row>,
+    /// The path of each row.
+    lines: Vec<usize>,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine without requests. `model` must be without gradients ([`burn::module::Module::valid`]). With a tokenizer
+    /// answers have texts.
+    ///
+    /// # Errors
+    /// When the batch has no rows, or the model tracks gradients.
+    pub fn new(model: &'a Decoder, tokenizer: Option<&'a Tokenizer>, config: EngineConfig) -> Result<Self> {
+        if config.batch_size == 0 {
+            return Err(Error::Input("batch_size is 0".into()));
+        }
+        let device = model.device();
+        if device.is_autodiff() {
+            return Err(Error::Input("generation needs a model without gradients: call `valid` first".into()));
+        }
+        Ok(Self {
+            model,
+            tokenizer,
+            config,
+            device,
+            waiting: VecDeque::new(),
+            sorted: true,
+            pushed: 0,
+            rows: Vec::new(),
+            cache: None,
+            trunk: None,
+            stats: GenerateStats::default(),
+        })
+    }
+
+    /// Adds a request and gives its number: 0, 1, 2, …
+    ///
+    /// # Errors
+    /// When a setting is out of range, or the prompt is empty, too long or holds ids outside the vocabulary.
+    pub fn push(&mut self, request: Request) -> Result<usize> {
+        let number = self.pushed;
+        let accepted = Accepted::new(number, request, self.model.config(), self.tokenizer.is_some())?;
+        self.waiting.push_back(Waiting { accepted: Arc::new(accepted), sample: 0 });
+        (self.pushed, self.sorted) = (number + 1, false);
+        Ok(number)
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> GenerateStats {
+        self.stats
+    }
+
+    /// One token for every answer that runs, and for those that begin to. False once nothing is left to do.
+    ///
+    /// # Errors
+    /// When the network's logits are not finite, or a device or a tokenizer fails.
+    pub fn step(&mut self, on: &mut dyn FnMut(Event)) -> Result<bool> {
+        let free = self.config.batch_size.saturating_sub(self.rows.len());
+        // Joining copies the cache: not for every single row of a large batch.
+        let enough = free * 8 >= self.config.batch_size || self.waiting.len() <= free;
+        if !self.waiting.is_empty() && free > 0 && (enough || self.rows.is_empty()) {
+            self.begin(free, on)?;
+        }
+        if !self.rows.is_empty() {
+            self.decode(on)?;
+        }
+        Ok(!(self.rows.is_empty() && self.waiting.is_empty()))
+    }
+
+    /// Ends a request. Answers that were begun end with [`FinishReason::Cancelled`].
+    ///
+    /// # Errors
+    /// When a tokenizer fails.
+    pub fn cancel(&mut self, request: usize, on: &mut dyn FnMut(Event)) -> Result<()> {
+        self.waiting.retain(|waiting| waiting.accepted.number != request);
+        let (ended, rows) = std::mem::take(&mut self.rows).into_iter().partition(|row| row.accepted.number == request);
+        self.rows = rows;
+        for mut row in ended {
+            row.answer.finish_reason = FinishReason::Cancelled;
+            row.finish(false, self.tokenizer)?;
+            self.leave(row, on);
+        }
+        Ok(())
+    }
+
+    /// Computes prompts that wait and lets their answers join the batch.
+    fn begin(&mut self, free: usize, on: &mut dyn FnMut(Event)) -> Result<()> {
+        if !std::mem::replace(&mut self.sorted, true) {
+            let order = |waiting: &Waiting| (waiting.accepted.number / WINDOW, waiting.accepted.number);
+            self.waiting.make_contiguous().sort_by(|a, b| {
+                let ((a_window, a_number), (b_window, b_number)) = (order(a), order(b));
+                let prompts = || a.accepted.request.prompt.cmp(&b.accepted.request.prompt);
+                a_window.cmp(&b_window).then_with(prompts).then(a_number.cmp(&b_number))
+            });
+        }
+        let first = self.waiting.front().map(|waiting| &waiting.accepted.request.prompt[..]).unwrap_or_default();
+        let trunk = self.trunk.take().filter(|trunk| shared(&trunk.ids, first) >= SHARED);
+        let Pass { packed, paths, mut rows, lines } = self.plan(free, trunk.as_ref().map(|trunk| &trunk.ids[..]), on);
+        let Some(path) = paths.last() else { return Ok(()) };
+        let mut cache = match trunk {
+            Some(trunk) => trunk.cache,
+            None => KvCache::new(self.model.config(), 1, packed.ids.len(), self.model.dtype(), &self.device),
+        };
+        self.stats.prefilled_tokens += packed.ids.len() - cache.len();
+        let places: Vec<u32> = paths.iter().filter_map(|path| path.last()).copied().collect();
+        let hidden = self.model.forward_packed(&packed, &places, &mut cache)?;
+        draw(self.model.choices(hidden), &mut rows, &lines)?;
+        self.trunk = self.next_trunk(&packed, path, &cache);
+
+        let mut joining = Vec::new();
+        for (row, line) in rows.into_iter().zip(lines) {
+            if let Some(row) = self.settle(row, on)? {
+                joining.push((row, &paths[line][..]));
             }
         }
-        if active.is_empty() {
-            return Ok(done);
+        let (new, paths): (Vec<Row>, Vec<&[u32]>) = joining.into_iter().unzip();
+        if new.is_empty() {
+            return Ok(());
         }
-        if kept.len() < count {
-            cache.select(&kept, &device);
-        }
-        input = next(&active, &device);
+        let places: Vec<usize> = self.rows.iter().map(|row| row.place).collect();
+        self.rows.extend(new);
+        let fresh = |room| cache.branches(&paths, room);
+        self.cache = Some(match self.cache.take() {
+            Some(old) if !places.is_empty() => old.joined(&places, Some(&fresh(0)), self.room()),
+            _ => fresh(self.room()),
+        });
+        self.place();
+        Ok(())
     }
+
+    /// Takes up to `free` answers off the queue. Each prompt goes into the tree where it leaves the one before it.
+    fn plan(&mut self, free: usize, trunk: Option<&[u32]>, on: &mut dyn FnMut(Event)) -> Pass {
+        let (mut pass, mut path) = (Pass::default(), Vec::new());
+        if let Some(trunk) = trunk {
+            pass.packed.push(trunk, 0, &mut path);
+        }
+        let past = pass.packed.ids.len();
+        let mut last = trunk.unwrap_or_default().to_vec();
+        while let Some(next) = self.waiting.front_mut() {
+            let accepted = Arc::clone(&next.accepted);
+            let Request { prompt, n, .. } = &accepted.request;
+            if accepted.limit == 0 {
+                for sample in next.sample..*n {
+                    let mut row = Row::new(Arc::clone(&accepted), sample);
+                    row.answer.text = self.tokenizer.map(|_| String::new());
+                    on(Event::Done { request: accepted.number, sample, generation: row.answer });
+                }
+                self.waiting.pop_front();
+                continue;
+            }
+            let is_new = pass.paths.is_empty() || *prompt != last;
+            if pass.rows.len() == free || (is_new && !pass.rows.is_empty() && pass.packed.ids.len() - past >= PASS) {
+                break;
+            }
+            if is_new {
+                // The last token is computed in any case: the answer begins with what it gives.
+                pass.packed.push(prompt, shared(&last, prompt).min(prompt.len() - 1), &mut path);
+                pass.paths.push(path.clone());
+                last.clone_from(prompt);
+            }
+            let count = (n - next.sample).min(free - pass.rows.len());
+            for sample in next.sample..next.sample + count {
+                pass.rows.push(Row::new(Arc::clone(&accepted), sample));
+                pass.lines.push(pass.paths.len() - 1);
+            }
+            self.stats.prompt_tokens += count * prompt.len();
+            next.sample += count;
+            if next.sample == *n {
+                self.waiting.pop_front();
+            }
+        }
+        pass
+    }
+
+    /// What the next prompts share with the one at the end of a pass.
+    fn next_trunk(&self, packed: &Packed, path: &[u32], cache: &KvCache) -> Option<Trunk> {
+        let ids: Vec<u32> = path.iter().map(|place| packed.ids[*place as usize]).collect();
+        let length = match self.waiting.front() {
+            Some(next) => shared(&ids, &next.accepted.request.prompt),
+            None if self.config.keep => ids.len(),
+            None => 0,
+        };
+        (length >= SHARED).then(|| Trunk { ids: ids[..length].to_vec(), cache: cache.branches(&[&path[..length]], 0) })
+    }
+
+    /// One token for every row.
+    fn decode(&mut self, on: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(mut cache) = self.cache.take() else { return Ok(()) };
+        if self.rows.len() < cache.rows() {
+            let places: Vec<usize> = self.rows.iter().map(|row| row.place).collect();
+            cache = cache.joined(&places, None, self.room());
+            self.place();
+        }
+        let hidden = self.model.forward_cached(&next(&self.rows, &self.device), &mut cache);
+        self.cache = Some(cache);
+        self.stats.steps += 1;
+        let [count, length, width] = hidden.dims();
+        let logits = self.model.choices(hidden.reshape([count * length, width]));
+        let mut rows = std::mem::take(&mut self.rows);
+        let lines: Vec<usize> = (0..rows.len()).collect();
+        draw(logits, &mut rows, &lines)?;
+        for row in rows {
+            if let Some(row) = self.settle(row, on)? {
+                self.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports the newest token of a row, which is given back unless it ends.
+    fn settle(&mut self, mut row: Row, on: &mut dyn FnMut(Event)) -> Result<Option<Row>> {
+        self.stats.new_tokens += 1;
+        let (request, sample, id) = (row.accepted.number, row.sample, row.answer.ids.last().copied());
+        let settled = row.settle(self.tokenizer)?;
+        if let (Some(text), Some(id)) = (settled.text, id) {
+            on(Event::Token { request, sample, id, text });
+        }
+        if !settled.ended {
+            return Ok(Some(row));
+        }
+        self.leave(row, on);
+        Ok(None)
+    }
+
+    /// Reports an answer.
+    fn leave(&mut self, row: Row, on: &mut dyn FnMut(Event)) {
+        // A row that ends with its first token was never in the cache; the trunk holds its prompt.
+        let keep = self.config.keep && self.waiting.is_empty() && row.answer.ids.len() > 1;
+        if let Some(cache) = self.cache.as_ref().filter(|_| keep) {
+            self.trunk = Some(Trunk { ids: row.seen(), cache: cache.joined(&[row.place], None, 0) });
+        }
+        on(Event::Done { request: row.accepted.number, sample: row.sample, generation: row.answer });
+    }
+
+    /// Columns that the rows will need.
+    fn room(&self) -> usize {
+        self.rows.iter().map(Row::left).max().unwrap_or(0).min(ROOM)
+    }
+
+    /// The rows are those of the cache again.
+    fn place(&mut self) {
+        for (place, row) in self.rows.iter_mut().enumerate() {
+            row.place = place;
+        }
+    }
+}
+
+/// How many tokens two sequences have in common at the beginning.
+fn shared(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// The newest token of every row as a batch of one column.
-fn next(rows: &[Row], device: &burn::tensor::Device) -> DecoderInput {
+fn next(rows: &[Row], device: &Device) -> DecoderInput {
     let column = |values: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(values, [rows.len(), 1]), device);
     DecoderInput {
         ids: column(rows.iter().filter_map(|row| row.answer.ids.last()).map(|&id| id as i32).collect()),
@@ -194,42 +408,4 @@ fn next(rows: &[Row], device: &burn::tensor::Device) -> DecoderInput {
         until: None,
         noise: None,
     }
-}
-
-/// Appends the token with the largest logit, chosen on the device.
-fn largest(logits: Tensor<2>, rows: &mut [Row]) -> Result<()> {
-    let read = |e: burn::tensor::TensorReadError| Error::Device(e.to_string());
-    let ids = logits.clone().argmax(1).try_into_vec_as::<i64>().map_err(read)?;
-    let top = logits.clone().max_dim(1);
-    // log p of the largest: its logit cancels out of logit − log Σ exp.
-    let logprobs = (logits - top).exp().sum_dim(1).log().neg().try_into_vec_as::<f32>().map_err(read)?;
-    for ((row, id), logprob) in rows.iter_mut().zip(ids).zip(logprobs) {
-        row.push(id as u32, logprob)?;
-    }
-    Ok(())
-}
-
-/// Appends a token chosen on the host.
-fn draw(logits: Tensor<2>, rows: &mut [Row], sampling: &SamplingConfig) -> Result<()> {
-    let vocabulary = logits.dims()[1];
-    let logits = logits.try_into_vec_as::<f32>().map_err(|e| Error::Device(e.to_string()))?;
-    rows.par_iter_mut().zip(logits.par_chunks(vocabulary)).try_for_each(|(row, logits)| {
-        // Only the penalty looks at the text so far.
-        let text = if sampling.repetition_penalty == 1.0 { Vec::new() } else { [row.prompt, &row.answer.ids].concat() };
-        let id = match sampling.is_argmax() {
-            // Of equal ones the first; that one which is not a number is larger than all shows in its log p.
-            true => {
-                logits
-                    .iter()
-                    .enumerate()
-                    .fold((0, f32::NEG_INFINITY), |(best, top), (i, &l)| match l > top {
-                        true => (i as u32, l),
-                        false => (best, top),
-                    })
-                    .0
-            }
-            false => sampling.sample(logits, &text, &mut row.stream)?,
-        };
-        row.push(id, logits[id as usize] - log_sum_exp(logits))
-    })
 }

@@ -96,6 +96,8 @@ impl SamplingConfig {
         if !best.is_finite() || kept.iter().any(|(_, l)| l.is_nan()) {
             return Err(Error::Device("the network's logits are not finite".into()));
         }
+        // What is excluded can never be drawn, whatever the filters keep.
+        kept.retain(|(_, l)| *l > f64::NEG_INFINITY);
         if self.temperature == 0.0 {
             // The first of equal logits, as an argmax on a device gives.
             kept.retain(|(_, l)| *l == best);

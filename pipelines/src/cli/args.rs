@@ -1,5 +1,10 @@
 //! The command line.
 
+mod generation;
+
+pub(crate) use generation::MOST_ANSWERS;
+pub use generation::{ChatArgs, Filters, GenerateArgs};
+
 use std::path::PathBuf;
 
 use burn::tensor::Device;
@@ -53,6 +58,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Write a trained decoder as a folder that transformers or peft loads, with a model card
     Export(ExportArgs),
+    /// Talk to a model
+    Chat(ChatArgs),
     /// Work with LoRA adapters
     #[command(subcommand)]
     Lora(LoraCommand),
@@ -389,52 +396,6 @@ pub struct ScoreArgs {
     /// What to compute with.
     #[command(flatten)]
     pub compute: Compute,
-}
-
-/// `hearth generate`: `{"prompt": …}`, `{"messages": […]}` or `{"input_ids": […]}` in; adds `output_ids`, `text`, `logprobs`
-/// and `finish_reason`.
-#[derive(Debug, Args)]
-pub struct GenerateArgs {
-    /// Folder of a decoder
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
-    /// Folder of a LoRA adapter for it
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
-    /// Where to read and write.
-    #[command(flatten)]
-    pub files: InOut,
-    /// Longest answer in tokens
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub max_new_tokens: usize,
-    /// 0 takes the likeliest token every time
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
-    pub temperature: f64,
-    /// Sample from the likeliest tokens that add up to this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
-    pub top_p: f64,
-    /// Sample from the K likeliest tokens; 0 for all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub top_k: usize,
-    /// Answers depend on it and on the line's number only, not on the batch
-    #[arg(long, value_name = "S", default_value_t = 42)]
-    pub seed: u64,
-    /// Go on after an end-of-turn token
-    #[arg(long)]
-    pub ignore_eos: bool,
-    /// What to compute with.
-    #[command(flatten)]
-    pub compute: Compute,
-}
-
-fn temperature(text: &str) -> std::result::Result<f64, String> {
-    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
-    value.ok_or_else(|| "expected 0 or a positive number".to_owned())
-}
-
-fn share(text: &str) -> std::result::Result<f64, String> {
-    let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
-    value.ok_or_else(|| "expected a number above 0 and up to 1".to_owned())
 }
 
 /// `hearth export`.

@@ -73,6 +73,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Score(args) => commands::score(&args),
         Command::Generate(args) => commands::generate(&args),
         Command::Export(args) => commands::export(&args),
+        Command::Chat(args) => commands::chat(&args),
         Command::Lora(LoraCommand::Merge(args)) => commands::merge(&args),
         Command::Glow(GlowCommand::Predict(args)) => commands::predict(&args),
         Command::Bench(args) => crate::bench::bench(&args),

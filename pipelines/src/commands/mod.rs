@@ -1,5 +1,6 @@
 //! Commands that work on files of rows, for use from scripts and other programs.
 
+mod chat;
 mod data;
 mod embed;
 mod export;
@@ -10,6 +11,7 @@ mod rank;
 mod rows;
 mod score;
 
+pub use chat::chat;
 pub use data::{convert, graph_questions, stats, synthesize};
 pub use embed::embed;
 pub use export::export;

@@ -9,6 +9,7 @@ mod html;
 mod text;
 
 pub use html::html;
+pub(crate) use text::visible;
 pub use text::{Style, text};
 
 use crate::recipe::{Recipe, Sft, Stage};

@@ -74,7 +74,7 @@ pub(super) fn layout(number: usize, Pass { computed, samples }: &Pass) -> String
 }
 
 /// A text that does nothing to a terminal: control characters and those that turn the direction of writing, as escapes.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for sign in text.chars() {
         match sign {

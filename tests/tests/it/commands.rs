@@ -131,7 +131,7 @@ fn adapters() -> Vec<(PathBuf, PathBuf, Tensors)> {
 }
 
 /// A small decoder with the built-in tokenizer.
-fn decoder(dir: &Path, seed: u64) -> (Decoder, Tokenizer) {
+pub(crate) fn decoder(dir: &Path, seed: u64) -> (Decoder, Tokenizer) {
     let tokenizer = Tokenizer::builtin(Builtin::Decoder).unwrap();
     let config = DecoderConfig {
         vocab_size: tokenizer.vocab_size(),

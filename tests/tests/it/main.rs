@@ -19,6 +19,8 @@ mod eval_metrics;
 mod eval_suites;
 mod export;
 mod flora_baselines;
+mod generate_commands;
+mod generate_engine;
 mod glow_contrast;
 mod glow_examples;
 mod glow_properties;
