@@ -61,11 +61,9 @@ pub struct GraphConfig {
     /// Whether messages pass against the edges too: every edge gets its reverse, where that is not there, before anything else
     /// sees the graph, the warm-up included. `false`.
     pub bidirectional_edges: bool,
-    /// Whether each record's graph gets the three prompt nodes of One-For-All (arXiv 2310.00149), and the state of the second
-    /// one, which says that the workflow solves the task, is the graph vector: [`GlowWorkflow::with_prompt_nodes`]. Needs
-    /// sentence vectors made with `sentences: OneForAll`. The warm-up goes without them. `false`.
-    ///
-    /// [`GlowWorkflow::with_prompt_nodes`]: super::GlowWorkflow::with_prompt_nodes
+    /// Whether each record's graph gets the three prompt nodes of One-For-All (arXiv 2310.00149,
+    /// [`PromptRows`](super::PromptRows)), and the state of the second one, which says that the workflow solves the task, is the
+    /// graph vector. Needs sentence vectors made with `sentences: OneForAll`. The warm-up goes without them. `false`.
     pub prompt_nodes: bool,
 }
 
