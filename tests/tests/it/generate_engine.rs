@@ -368,7 +368,7 @@ fn answers_out_of_a_list() {
             sampling: SamplingConfig { temperature: 3.0, ..SamplingConfig::default() },
             ..Request::default()
         };
-        let (answers, _) = all(&model, &[request.clone()], 64);
+        let (answers, _) = all(&model, std::slice::from_ref(&request), 64);
         let mut seen = [0; 5];
         for (_, _, answer) in &answers {
             let choice = answer.choice.unwrap();

@@ -62,6 +62,17 @@ fn rows_of_tokens_and_chats() {
         generate(r#"{"messages": []}"#, &["`messages`: expected at least one message"]),
         generate(r#"{"messages": [{"role": "user", "content": 1}]}"#, &["`messages[0].content`: expected a string"]),
         generate("{}", &["`prompt`, `messages` or `input_ids`", "none of them"]),
+        generate(
+            r#"{"prompt": "a", "temperature": -1}"#,
+            &["`temperature`: expected 0 or a positive number, found -1"],
+        ),
+        generate(r#"{"prompt": "a", "top_p": 0}"#, &["`top_p`", "above 0 and up to 1", "found 0"]),
+        generate(r#"{"prompt": "a", "n": 0}"#, &["`n`: expected a whole number from 1 to 65536, found 0"]),
+        generate(r#"{"prompt": "a", "max_new_tokens": "8"}"#, &["`max_new_tokens`", "found a text"]),
+        generate(r#"{"prompt": "a", "stop": ["b", ""]}"#, &["`stop`", "none of them empty", "found a list"]),
+        generate(r#"{"prompt": "a", "seed": 1.5}"#, &["`seed`", "found 1.5"]),
+        generate(r#"{"prompt": "a", "choices": ["b", "b"]}"#, &["`choices`", "choices 0 and 1 are the same"]),
+        generate(r#"{"prompt": "a", "choices": {"b": 1}}"#, &["`choices`", "found an object"]),
         bytes("not UTF-8", &["rows.jsonl:1", "0xFF", "save the file as UTF-8"], || b"{\"text\": \"\xff\"}".to_vec()),
         bytes("NUL bytes", &["rows.jsonl:1", "expected valid JSON"], || vec![0; 5000]),
         bytes("too deep", &["rows.jsonl:1", "recursion limit", "…"], || {
@@ -74,6 +85,13 @@ fn rows_of_tokens_and_chats() {
             let model = bench.copy(&bench.world.decoder(), "llm");
             fs::remove_file(model.join("tokenizer.json")).unwrap();
             let (rows, output) = (bench.write("rows.jsonl", "{\"prompt\": \"a\"}"), bench.output("o.jsonl"));
+            arguments!["generate", "--model", &model, "--input", &rows, "--output", &output, "--device", &cpu()]
+        }),
+        Case::new("no tokenizer for choices", 1, &["rows.jsonl:1", "a tokenizer in the model's folder"], |bench| {
+            let model = bench.copy(&bench.world.decoder(), "llm");
+            fs::remove_file(model.join("tokenizer.json")).unwrap();
+            let rows = bench.write("rows.jsonl", "{\"input_ids\": [5], \"choices\": [\"a\"]}");
+            let output = bench.output("o.jsonl");
             arguments!["generate", "--model", &model, "--input", &rows, "--output", &output, "--device", &cpu()]
         }),
         Case::new("no input", 1, &["in/no.jsonl", "No such file"], |bench| {
