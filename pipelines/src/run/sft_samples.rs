@@ -1,8 +1,9 @@
 //! Answers that a model in training gives to held-out chats.
 
+use super::context::say;
 use super::error::Error;
 use crate::recipe::Samples;
-use crate::train::{self, MetricSpec};
+use crate::train::{self, MetricSpec, is_dashboard};
 use burn_models::decoder::Decoder;
 use burn_models::generate::{GenerateConfig, SamplingConfig, generate};
 use burn_models::text::Tokenizer;
@@ -24,6 +25,13 @@ pub(super) struct SampleAnswers {
     prompts: Vec<Vec<u32>>,
     /// The line of each chat, and the text that is expected.
     expected: Vec<(u32, String)>,
+}
+
+/// The beginning of a text, for a line.
+fn start(text: &str) -> String {
+    let mut signs = text.chars();
+    let start: String = signs.by_ref().take(80).collect();
+    if signs.next().is_some() { start + " …" } else { start }
 }
 
 impl SampleAnswers {
@@ -70,8 +78,8 @@ impl SampleAnswers {
             if let Some(row) = row.as_object() {
                 writer.write(row)?;
             }
-            if at == 0 {
-                tracing::info!(step, answer = %text, expected = %expected, "sample");
+            if at == 0 && !is_dashboard() {
+                say(&format!("step {step} sample: {:?}, expected {:?}", start(&text), start(expected)));
             }
         }
         writer.finish()?;

@@ -69,7 +69,8 @@ pub fn chat(args: &ChatArgs) -> crate::Result<()> {
         match result {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error @ crate::Error::Run(_)) if talks => say(&format!("{error}")),
+            Err(crate::Error::Run(Error::Stage { reason, .. })) if talks => say(&reason),
+            Err(error @ crate::Error::Run(_)) if talks => say(&error.to_string()),
             Err(error) => return Err(error),
         }
     }
