@@ -42,6 +42,13 @@
 //!   same way (cosines of 0.98 and more), and so do the sentence vectors of small encoders; with the published `AsIs` the
 //!   quickstart's predictor reached 0.84 test accuracy in the same number of epochs, standardised 0.90, which is the ceiling (one
 //!   seed each). On small real-text data neither is reliably better.
+//! - **Devices share a step by its micro-batches**, not by halves of a batch: every part's loss is divided by the weight of the whole step,
+//!   so that the sum of gradients is that of one device, whatever the parts' sizes. Burn's own multi-device strategies average the
+//!   gradients of equal batches, and its collective operations exist for GPUs only.
+//! - **Whole models in bf16 have masters in f32**: steps of 1e-5 are smaller than the gaps between bf16 numbers. Copies that compute
+//!   and copies on further devices are one mechanism.
+//! - **`recompute: Auto` decides once**, by an estimate that tests compare with measured peaks, and writes the choice down: a continued
+//!   run computes as it began, though less memory may be free.
 //! - **Patience counts evaluations** and stops when it is used up. The published rule counts epochs and stops one later.
 
 pub mod bench;

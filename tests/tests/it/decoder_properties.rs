@@ -349,6 +349,7 @@ fn merged_equals_adapted() {
 
 #[test]
 fn adapters_train_and_the_base_does_not() {
+    let _turn = hearth_tests::random_turn();
     each(|config, device, what| {
         let ad = device.clone().autodiff();
         for lora in lora_configs() {

@@ -30,6 +30,7 @@ fn layers(mlp: &Mlp, x: Tensor<2>) -> Tensor<2> {
 /// nodes and an MLP of the task, both scaled to length 1, side by side through three linear layers.
 #[test]
 fn baselines_with_graphs_are_their_description() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let toy = toy(5, 6, &device);
         let mut config = GlowConfig { mlp_layers: 3, slope: 0.0, use_llm: false, ..small() };
@@ -70,6 +71,7 @@ fn baselines_with_graphs_are_their_description() {
 /// The MLP baseline: the vectors of workflow and task as they are, side by side through two linear layers.
 #[test]
 fn the_mlp_baseline_is_its_description() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let toy = toy(6, 6, &device);
         let mut config = GlowConfig { slope: 0.0, projectors: false, use_graph: false, ..small() };
@@ -97,6 +99,7 @@ fn the_mlp_baseline_is_its_description() {
 /// One-For-All: three nodes more, the second of which is read.
 #[test]
 fn the_one_for_all_baseline_is_its_description() {
+    let _turn = hearth_tests::random_turn();
     let workflow = GlowWorkflow { graph: Graph::new(2, vec![[0, 1]]).unwrap(), node_texts: vec![1, 0] };
     let rows = PromptRows { feature: 3, success: 6, failure: 9, purpose: 12 };
     let prompted = workflow.with_prompt_nodes(2, &rows);
@@ -172,6 +175,7 @@ fn tiny_baselines_run_and_predict() {
 
 #[test]
 fn reversed_edges() {
+    let _turn = hearth_tests::random_turn();
     let given = Graph::new(4, vec![[0, 1], [1, 2], [2, 1], [0, 3], [0, 3], [2, 2]]).unwrap();
     let by_hand = vec![[0, 1], [1, 2], [2, 1], [0, 3], [0, 3], [2, 2], [1, 0], [3, 0]];
     assert_eq!(given.bidirectional(), Graph::new(4, by_hand).unwrap());

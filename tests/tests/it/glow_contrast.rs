@@ -258,6 +258,7 @@ proptest! {
 /// In the mean over many draws, drawn triplets cost what all cost; and other seeds draw others.
 #[test]
 fn drawn_triplets_are_fair() {
+    let _turn = hearth_tests::random_turn();
     let rows = Rows::new((0..9).map(|i| (vec![(i * i % 7) as f32, i as f32, 1.0], i % 3 != 0, 0)).collect());
     for (name, device) in devices() {
         let loss = |form, seed| {
@@ -274,6 +275,7 @@ fn drawn_triplets_are_fair() {
 
 #[test]
 fn too_many_triplets_are_refused() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = devices().swap_remove(0);
     let labels: Vec<f32> = (0..800).map(|i| (i % 2) as f32).collect();
     let make = |form, group| {

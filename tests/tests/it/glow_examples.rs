@@ -36,6 +36,7 @@ fn one_task(x: Tensor<2>, labels: &[f32], config: &ContrastConfig) -> Tensor<1> 
 
 #[test]
 fn contrast_of_one_task() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let loss = |rows: &[[f32; 2]], labels: &[f32], m| values(one_task(matrix(rows, &device), labels, &margin(m)));
         assert_close(&name, &loss(&V, &[1.0, 0.0, 1.0, 1.0, 0.0], 0.2), &[0.4], 1e-5);
@@ -52,6 +53,7 @@ fn contrast_of_one_task() {
 
 #[test]
 fn gradient_of_contrast() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let x = matrix(&V, &device.autodiff()).require_grad();
         let grads = one_task(x.clone(), &[1.0, 1.0, 1.0, 0.0, 0.0], &margin(0.5)).backward();
@@ -62,6 +64,7 @@ fn gradient_of_contrast() {
 
 #[test]
 fn contrast_without_pairs_is_zero() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         for labels in [[1.0, 0.0, 0.0, 0.0, 0.0], [1.0; 5], [0.0; 5]] {
             let x = matrix(&V, &device.clone().autodiff()).require_grad();
@@ -76,6 +79,7 @@ fn contrast_without_pairs_is_zero() {
 /// Every other form on the same vectors: anchors with the first label set, then with the second.
 #[test]
 fn triplets_of_one_task() {
+    let _turn = hearth_tests::random_turn();
     let all = |reduce| ContrastForm::BatchAll { reduce };
     let (first, second) = ([1.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0]);
     for (form, anchors, want) in [
@@ -132,6 +136,7 @@ fn three_tasks(device: &Device, config: &ContrastConfig) -> ThreeTasks {
 
 #[test]
 fn contrast_of_several_tasks() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let all = margin(0.2);
         let ThreeTasks { groups, tokens } = three_tasks(&device, &all);
@@ -151,6 +156,7 @@ fn contrast_of_several_tasks() {
 
 #[test]
 fn classification_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let logits = vector(&[2.0, -1.0, 0.5, -3.0], &device);
         let labels = vector(&[1.0, 0.0, 0.0, 1.0], &device);
@@ -171,6 +177,7 @@ fn classification_by_hand() {
 
 #[test]
 fn regression_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let rate = |loss, output| Regression { loss, output, ..Regression::default() };
         let labels = [0.9, 0.2, 0.5, 0.6];
@@ -192,6 +199,7 @@ fn regression_by_hand() {
 
 #[test]
 fn gradients_of_prediction_losses() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let device = device.autodiff();
         let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
@@ -218,6 +226,7 @@ fn gradients_of_prediction_losses() {
 
 #[test]
 fn attention_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let graph = Graph::new(3, vec![[0, 1], [0, 2], [1, 2]]).unwrap();
         let graphs = GraphBatch::new(&[&graph], SelfLoops::ReplaceOnce, &device).unwrap();
@@ -238,6 +247,7 @@ fn attention_by_hand() {
 
 #[test]
 fn layer_norm_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let norm = LayerNormConfig::new(4).init(&device);
         let out = norm.forward(vector(&[1.0, 2.0, 3.0, 6.0], &device).reshape([1, 4]));
@@ -247,6 +257,7 @@ fn layer_norm_by_hand() {
 
 #[test]
 fn adjacency_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let mut bilinear = BilinearConfig::new(2).init(&device);
         bilinear.weight = Param::from_tensor(vector(&[0.5, 2.0, -1.0, 0.0], &device).reshape([1, 2, 2]));
@@ -265,6 +276,7 @@ fn adjacency_by_hand() {
 
 #[test]
 fn merge_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         // Our matrices are [in, out]: those of the example transposed.
         let mut linear = LoraLinear::new(Param::from_tensor(matrix(&[[1.0, 3.0], [2.0, 4.0]], &device)), None);
@@ -280,6 +292,7 @@ fn merge_by_hand() {
 
 #[test]
 fn pooling_by_hand() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let hidden = matrix(&[[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]], &device).reshape([1, 3, 2]);
         let mask = vector(&[1.0, 1.0, 0.0], &device).reshape([1, 3]).bool();
@@ -291,6 +304,7 @@ fn pooling_by_hand() {
 
 #[test]
 fn collation_by_hand() {
+    let _turn = hearth_tests::random_turn();
     let a = Graph::new(3, vec![[0, 1], [1, 2]]).unwrap();
     let b = Graph::new(1, vec![]).unwrap();
     let c = Graph::new(2, vec![[1, 0]]).unwrap();
@@ -316,6 +330,7 @@ fn collation_by_hand() {
 
 #[test]
 fn parameter_counts() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = devices().swap_remove(0);
     let count = |config: &GlowConfig, llm_dim| config.init(llm_dim, 384, &device).unwrap().num_params();
     let default = GlowConfig::default();

@@ -67,6 +67,7 @@ proptest! {
 
     #[test]
     fn order_and_sharing_of_records_do_not_matter(data in data(), seed in any::<u64>()) {
+        let _turn = hearth_tests::random_turn();
         for (name, device) in devices() {
             let head = Head::Both { reg_weight: 0.5, rate: Default::default() };
             let model = GlowConfig { head, ..small() }.init(WIDTH, WIDTH, &device).unwrap();
@@ -132,6 +133,7 @@ proptest! {
     fn gradients_of_prediction_losses_match_differences(
         rows in vec((-3.0..3.0f64, 0.0..1.0f64), 1..8), limit in 0.1..1.0f64, kind in 0..4u8, identity in any::<bool>(),
     ) {
+        let _turn = hearth_tests::random_turn();
         let (x, y): (Vec<f64>, Vec<f64>) = rows.into_iter().unzip();
         let loss = [RegressionLoss::Mse, RegressionLoss::Huber(limit), RegressionLoss::SmoothL1(limit)];
         let loss = loss.get(kind as usize).copied();
@@ -167,6 +169,7 @@ proptest! {
     fn gradient_of_adjacency_matches_differences(
         graphs in vec(graph(1..=4), 1..4), noise in vec(-3.0..3.0f64, 3 * 16),
     ) {
+        let _turn = hearth_tests::random_turn();
         let size = graphs.iter().map(|g| g.num_nodes).max().unwrap();
         let x = &noise[..graphs.len() * size * size];
         let loss = |x: &[f64]| {

@@ -67,6 +67,7 @@ pub(super) fn small() -> GlowConfig {
 
 #[test]
 fn supervised_training_and_warm_up_touch_their_own_parameters() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let device = device.autodiff();
         let toy = toy(24, 16, &device);
@@ -156,6 +157,7 @@ fn every_kind_of_encoder_and_fusion_learns_and_is_saved() {
 
 #[test]
 fn every_view_can_be_switched_off() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let device = device.autodiff();
         let toy = toy(5, 6, &device);
@@ -198,6 +200,7 @@ fn every_view_can_be_switched_off() {
 
 #[test]
 fn dropout_acts_in_training_only() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let device = device.autodiff();
         let toy = toy(5, 6, &device);
@@ -218,6 +221,7 @@ fn dropout_acts_in_training_only() {
 /// Tables stay on the plain device, whichever of the two a batch was made on.
 #[test]
 fn batches_serve_models_with_and_without_autodiff() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let autodiff = device.clone().autodiff();
         let toy = toy(5, 6, &device);
@@ -238,6 +242,7 @@ fn batches_serve_models_with_and_without_autodiff() {
 
 #[test]
 fn loss_settings() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let toy = toy(5, 6, &device);
         let model = small().init(5, 6, &device).unwrap();
@@ -269,6 +274,7 @@ fn loss_settings() {
 
 #[test]
 fn copied_layers_start_equal_and_part() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let device = device.autodiff();
         let toy = toy(5, 6, &device);
@@ -294,6 +300,7 @@ fn copied_layers_start_equal_and_part() {
 
 #[test]
 fn parameters_are_drawn_from_the_published_distributions() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         let model = GlowConfig::default().init(2048, 384, &device).unwrap();
         let drawn = collected(&model, Values);
@@ -374,6 +381,7 @@ fn seeded_models_are_equal() {
 
 #[test]
 fn bad_settings_and_records_are_refused() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = devices().swap_remove(0);
     let refused = |config: GlowConfig, word: &str| {
         let error = config.init(5, 6, &device).unwrap_err().to_string();

@@ -87,6 +87,7 @@ const SMALL: &str = "model: (hidden_dim: 8, fusion: (ff_width: 8)), warmup: (ste
 /// the value it was chosen for.
 #[test]
 fn the_best_epoch_is_the_one_that_is_kept() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     for (select_by, score, metric) in [
         ("ValUtility", "utility", "utility"),
@@ -110,6 +111,7 @@ fn the_best_epoch_is_the_one_that_is_kept() {
 
 #[test]
 fn a_margin_for_the_best_epoch() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     let (train, _) = run.ok(DATA, &format!("{SMALL}, min_delta: 1, epochs: 3").replace(", epochs: 3, ", ", "), "");
     assert_eq!(train["best_epoch"], 1.0, "nothing improves by 1");
@@ -118,6 +120,7 @@ fn a_margin_for_the_best_epoch() {
 /// Every head trains, is stored and evaluates; what it was fitted to is part of its settings.
 #[test]
 fn heads() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     let (plain, _) = run.ok(DATA, SMALL, "");
     for head in [
@@ -137,6 +140,7 @@ fn heads() {
 /// Every form of contrast trains; over the whole batch there is always something to contrast.
 #[test]
 fn forms_of_contrast() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     let mut losses = Vec::new();
     for form in [
@@ -165,6 +169,7 @@ fn forms_of_contrast() {
 /// The warm-up logs its terms one by one, and ends with the adjacency AUC of the validation split.
 #[test]
 fn warm_up_is_evaluated_at_its_end() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     let (train, _) = run.ok(DATA, SMALL, "");
     let auc = train["warmup_adjacency_auc"].as_f64().unwrap();
@@ -192,6 +197,7 @@ fn warm_up_is_evaluated_at_its_end() {
 
 #[test]
 fn data_that_teaches_nothing() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     run.ok(DATA, SMALL, "");
     let one = run.changed("one-class", |split, _, record| {
@@ -236,6 +242,7 @@ fn data_that_teaches_nothing() {
 
 #[test]
 fn a_split_smaller_than_a_batch() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     run.ok(DATA, SMALL, "");
     // The recipe cannot know how much there is in files.
@@ -253,6 +260,7 @@ fn a_split_smaller_than_a_batch() {
 /// `parity: true` runs from end to end, and every setting that it decides is in the manifests.
 #[test]
 fn parity_runs() {
+    let _turn = hearth_tests::random_turn();
     let run = Run::new();
     run.run(DATA, "", SMALL, "", "parity: true,").expect_code(0);
     let settings = |stage: &str| json(&run.path(&format!("stages/{stage}/manifest.json")))["settings"].clone();
@@ -336,6 +344,7 @@ fn data(records: &[(u32, f32)], device: &Device) -> GlowData {
 
 #[test]
 fn rates_of_workflows_come_from_the_training_split() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = devices().swap_remove(0);
     let train = data(&[(0, 1.0), (0, 0.0), (0, 0.0), (1, 1.0)], &device);
     let valid = data(&[(0, 1.0), (1, 0.0), (2, 1.0), (2, 0.0)], &device);
@@ -355,6 +364,7 @@ fn rates_of_workflows_come_from_the_training_split() {
 /// A replayed pass is the first one; else each is its own. Triplets are drawn by seed and step.
 #[test]
 fn passes_and_draws() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = devices().swap_remove(0);
     let data = data(&(0..40).map(|i| (i % 4, (i % 3 % 2) as f32)).collect::<Vec<_>>(), &device);
     let epochs = || Epochs::new(vec![0; 40], 8, true, Sampler::Shuffle, 1).unwrap();

@@ -182,6 +182,7 @@ proptest! {
 
     #[test]
     fn reductions_match_their_slow_twins(s in segments()) {
+        let _turn = hearth_tests::random_turn();
         s.check("sum", segment_sum, s.slow(false, |v, g| (vec![v.iter().sum()], vec![g[0]; v.len()])));
         s.check("mean", segment_mean, s.slow(false, |v, g| {
             let size = v.len().max(1) as f64;
@@ -203,6 +204,7 @@ proptest! {
 
     #[test]
     fn softmax_survives_large_values(shift in -80f32..80.0) {
+        let _turn = hearth_tests::random_turn();
         for (name, device) in devices() {
             let x = tensor(&[shift * 100.0, shift * 100.0 + 1.0, -1e30], [3, 1], &device);
             let out = values(segment_softmax(x, ints(&[0, 0, 1], &device), 2));
@@ -212,6 +214,7 @@ proptest! {
 
     #[test]
     fn batches_keep_every_edge(graphs in vec(graph(0..=6), 0..4)) {
+        let _turn = hearth_tests::random_turn();
         let (_, device) = devices().swap_remove(0);
         let all: Vec<&Graph> = graphs.iter().collect();
         for loops in [SelfLoops::Keep, SelfLoops::ReplaceOnce] {
@@ -249,6 +252,7 @@ proptest! {
 
     #[test]
     fn adjacency_loss_matches_its_definition(graphs in vec(graph(0..=4), 1..4), logits in eighths(3 * 16)) {
+        let _turn = hearth_tests::random_turn();
         let all: Vec<&Graph> = graphs.iter().collect();
         let size = graphs.iter().map(|g| g.num_nodes).max().unwrap();
         let shape = [graphs.len(), size, size];
@@ -276,6 +280,7 @@ proptest! {
 
     #[test]
     fn a_batch_is_its_graphs_one_by_one(graphs in vec(graph(0..=5), 1..4), x in eighths(15 * WIDTH)) {
+        let _turn = hearth_tests::random_turn();
         for (name, device, kind) in kinds() {
             let encoder = GnnEncoderConfig::new(WIDTH, 8).with_kind(kind).init(&device).unwrap();
             let run = |graphs: &[&Graph], first: usize| {
@@ -300,6 +305,7 @@ proptest! {
 
     #[test]
     fn names_of_nodes_do_not_matter(graph in graph(1..=6), x in eighths(6 * WIDTH), seed in any::<u64>()) {
+        let _turn = hearth_tests::random_turn();
         let n = graph.num_nodes;
         let names = shuffled(n, seed);
         let other = relabelled(&graph, &names);
@@ -334,6 +340,7 @@ proptest! {
         graph in graph(1..=7), heads in 1..4usize, width in 1..4usize, concat in any::<bool>(),
         x in eighths(7 * 3), weights in eighths(3 * 9), vectors in eighths(2 * 9),
     ) {
+        let _turn = hearth_tests::random_turn();
         let n = graph.num_nodes;
         let out = heads * width;
         let f64s = |data: &[f32]| data.iter().map(|v| *v as f64).collect::<Vec<_>>();

@@ -84,6 +84,7 @@ fn tokens(case: &Case, name: &str) -> Vec<Vec<i64>> {
 
 #[test]
 fn embeddings() {
+    let _turn = hearth_tests::random_turn();
     each(|case, device, what| {
         if case.texts.is_empty() {
             println!("skipped: embeddings of {} (its texts are not there)", case.name);
@@ -115,6 +116,7 @@ fn embeddings() {
 
 #[test]
 fn token_ids() {
+    let _turn = hearth_tests::random_turn();
     for case in cases().iter().filter(|case| case.expected.has("input_ids") && !case.texts.is_empty()) {
         let encoder = SentenceEncoder::from_folder(&case.model, FloatDType::F32, &Device::flex()).unwrap();
         if let Some(max) = case.meta["max_seq_length"].as_u64() {
@@ -142,6 +144,7 @@ fn zero_padding(mut values: Vec<f32>, mask: &[i64], width: usize) -> Vec<f32> {
 
 #[test]
 fn hidden_states() {
+    let _turn = hearth_tests::random_turn();
     each(|case, device, what| {
         let file = &case.expected;
         if !file.has("input_ids") {
@@ -201,6 +204,7 @@ impl ModuleVisitor for ByName<'_> {
 
 #[test]
 fn contrastive_gradients() {
+    let _turn = hearth_tests::random_turn();
     each(|case, device, what| {
         let file = &case.expected;
         if !file.has("in_batch_contrastive.loss") {
@@ -245,6 +249,7 @@ fn contrastive_gradients() {
 /// bf16 weights on devices that have them: the same sentences stay close.
 #[test]
 fn narrow_weights() {
+    let _turn = hearth_tests::random_turn();
     each(|case, device, what| {
         if case.texts.is_empty() || !device.supports_dtype(FloatDType::BF16) || !case.expected.has("input_ids") {
             return;
@@ -261,6 +266,7 @@ fn narrow_weights() {
 
 #[test]
 fn saved_and_read_again() {
+    let _turn = hearth_tests::random_turn();
     each(|case, device, what| {
         if case.texts.is_empty() {
             return;
@@ -291,6 +297,7 @@ fn texts() -> Vec<String> {
 /// Batches, their order and repeated texts do not change a vector.
 #[test]
 fn vectors_do_not_depend_on_batches() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in devices() {
         for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Last] {
             let (encoder, texts) = (fresh(pooling, &device), texts());
@@ -318,6 +325,7 @@ fn vectors_do_not_depend_on_batches() {
 /// A seed gives the same fresh network on every device, and a folder that can be read.
 #[test]
 fn fresh_networks_are_the_same_everywhere() {
+    let _turn = hearth_tests::random_turn();
     let texts = texts();
     let mut first: Option<Vec<f32>> = None;
     for (name, device) in devices() {
@@ -334,6 +342,7 @@ fn fresh_networks_are_the_same_everywhere() {
 
 #[test]
 fn what_the_encoder_cannot_take_is_an_error() {
+    let _turn = hearth_tests::random_turn();
     let encoder = BertConfig::default().init(false, 1, &Device::flex()).unwrap();
     assert!(encoder.batch(&[vec![1; 257]]).is_err(), "longer than the position table");
     assert!(encoder.batch(&[vec![2000]]).is_err(), "outside the vocabulary");

@@ -204,6 +204,7 @@ impl<'a> Check<'a> {
 
 #[test]
 fn every_weight_has_its_original_name() {
+    let _turn = hearth_tests::random_turn();
     for (reference, _, device) in setups() {
         let model = reference.setup(&device, false).model;
         let mut ours: Vec<String> = collected(&model, Values).keys().map(|path| original_name(path).unwrap()).collect();
@@ -216,6 +217,7 @@ fn every_weight_has_its_original_name() {
 
 #[test]
 fn files_convert_to_the_original_and_back() {
+    let _turn = hearth_tests::random_turn();
     for (reference, name, device) in setups() {
         let file = Weights::open(reference.dir.join("predictor_weights.safetensors")).unwrap();
         let options = LoadOptions { names: &original_name, dtype: FloatDType::F32, allow_unused: &[] };
@@ -235,6 +237,7 @@ fn files_convert_to_the_original_and_back() {
 
 #[test]
 fn evaluation_matches() {
+    let _turn = hearth_tests::random_turn();
     for (reference, name, device) in setups() {
         // Without dropout, training mode gives the same numbers.
         for device in [device.clone(), device.autodiff()] {
@@ -286,6 +289,7 @@ fn contrast_parts(check: &mut Check, s: &Setup, output: &burn_models::glow::Glow
 
 #[test]
 fn gradients_match() {
+    let _turn = hearth_tests::random_turn();
     for (reference, name, device) in setups() {
         let s = reference.setup(&device.autodiff(), true);
         let output = s.model.forward(&s.batch, &s.tables);
@@ -302,6 +306,7 @@ fn warmup_batch(s: &Setup, device: &Device) -> WarmupBatch {
 
 #[test]
 fn warmup_matches() {
+    let _turn = hearth_tests::random_turn();
     for (reference, name, device) in setups() {
         let device = device.autodiff();
         let s = reference.setup(&device, true);
@@ -343,6 +348,7 @@ fn train(
 
 #[test]
 fn training_follows_the_reference() {
+    let _turn = hearth_tests::random_turn();
     for (reference, name, device) in setups() {
         for (run, optimizer) in [("adamw", reference.adamw()), ("adam_l2", reference.adam_l2())] {
             let s = reference.setup(&device.clone().autodiff(), true);
@@ -377,6 +383,7 @@ fn training_follows_the_reference() {
 
 #[test]
 fn warmup_training_follows_the_reference() {
+    let _turn = hearth_tests::random_turn();
     for (reference, name, device) in setups() {
         let device = device.autodiff();
         let s = reference.setup(&device, true);

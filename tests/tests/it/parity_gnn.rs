@@ -211,6 +211,7 @@ fn folders() -> Vec<PathBuf> {
 
 #[test]
 fn convolutions_match_pytorch_geometric() {
+    let _turn = hearth_tests::random_turn();
     for dir in folders() {
         let meta = json(&dir.join("meta.json"));
         for path in list(&dir).into_iter().filter(|p| p.extension().is_some_and(|e| e == "safetensors")) {
@@ -296,6 +297,7 @@ fn setting<'a>(repr: &'a str, key: &str) -> Option<&'a str> {
 
 #[test]
 fn pooling_matches_pytorch_geometric() {
+    let _turn = hearth_tests::random_turn();
     for path in folders().into_iter().map(|dir| dir.join("pool.safetensors")).filter(|path| path.is_file()) {
         let tensors = Tensors::open(&path);
         let (_, batch) = tensors.i64("batch");

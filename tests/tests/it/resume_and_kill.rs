@@ -362,6 +362,7 @@ fn leftovers_do_not_disturb() {
 /// Where a learner went back before a damaged checkpoint, the ones it writes from there on count.
 #[test]
 fn checkpoints_after_a_damaged_one_are_kept() {
+    let _turn = hearth_tests::random_turn();
     let (_, device) = devices().remove(0);
     let device = device.autodiff();
     let dir = tempfile::tempdir().unwrap();
