@@ -9,7 +9,7 @@ use crate::{Error, LoraLinear, Result};
 
 /// How frozen weights are stored: whole numbers with one f32 scale for up to [`BLOCK`] neighbours of a row, symmetric around 0.
 ///
-/// Measured on normally distributed weights, relative to their size (root mean square): Q8 is off by 0.6 %, Q4 by 10 %. On a CPU Burn
+/// Measured on nearly normal weights, relative to their size (root mean square): Q8 is off by 0.6 %, Q4 by 10 %. On a CPU Burn
 /// keeps four bits in a byte each, so that Q4 saves no more than Q8 there; CUDA packs two into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Quantization {
@@ -108,13 +108,13 @@ mod tests {
     #[test]
     fn restored_weights_are_near() {
         for device in [Device::flex(), Device::flex().autodiff()] {
-            for (quantization, most) in [(Quantization::Q8, 0.008), (Quantization::Q4, 0.12)] {
+            for (quantization, range) in [(Quantization::Q8, 0.003..0.007), (Quantization::Q4, 0.06..0.12)] {
                 for width in [192, 40] {
                     let exact = layer(width, &device);
                     let mut stored = exact.clone();
                     stored.quantize(quantization).unwrap();
                     let error = off(&values(stored.restored(DType::F32)), &values(exact.weight.val()));
-                    assert!(error > most / 10.0 && error < most, "{quantization:?} {width}: {error}");
+                    assert!(range.contains(&error), "{quantization:?} {width}: {error}");
                 }
             }
         }
