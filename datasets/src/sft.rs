@@ -3,6 +3,7 @@
 mod batch;
 mod counts;
 mod disk;
+mod ids;
 mod options;
 mod overlong;
 mod plan;
@@ -20,14 +21,16 @@ use crate::chat::Amount;
 use crate::error::Result;
 use crate::json::wrong;
 use burn_models::text::Supervised;
+use ids::Ids;
 use overlong::{Fitted, fit};
 use std::ops::Range;
 use std::path::Path;
 
-/// Samples in one row of ids. A sample costs 4 bytes a token and about 30 more.
+/// Samples in one row of ids. A token costs 4 bytes, in memory or in a file ([`SftDataset::read_into`]), a sample about 40 more in
+/// memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SftDataset {
-    ids: Vec<u32>,
+    ids: Ids,
     offsets: Vec<u64>,
     /// `[first, end)` of learned ids of one weight, counted from the sample's first.
     spans: Vec<[u32; 2]>,
@@ -45,7 +48,7 @@ impl Default for SftDataset {
     fn default() -> Self {
         let counts = SftCounts::default();
         Self {
-            ids: Vec::new(),
+            ids: Ids::Owned(Vec::new()),
             offsets: vec![0],
             spans: Vec::new(),
             span_weights: Vec::new(),
@@ -114,8 +117,10 @@ impl SftDataset {
         counts.tokens += ids.len() as u64;
         counts.supervised += spans.iter().map(|[first, end]| u64::from(end - first)).sum::<u64>();
         counts.longest = counts.longest.max(ids.len() as u64);
-        self.ids.extend_from_slice(&ids);
-        self.offsets.push(self.ids.len() as u64);
+        self.ids.extend(&ids);
+        // Some ids may be on their way into a file.
+        let before = self.offsets.last().copied().unwrap_or(0);
+        self.offsets.push(before + ids.len() as u64);
         self.spans.extend(spans);
         self.span_weights.extend(span_weights);
         self.span_offsets.push(self.spans.len() as u64);
@@ -258,13 +263,36 @@ mod tests {
     #[test]
     fn comes_back_from_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("samples.safetensors");
-        dataset().save(&path).unwrap();
-        assert_eq!(SftDataset::load(&path).unwrap(), dataset());
-        let mut bytes = std::fs::read(&path).unwrap();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 4;
-        std::fs::write(&path, bytes).unwrap();
-        assert!(SftDataset::load(&path).unwrap_err().to_string().contains("checksum"));
+        let load = || SftDataset::load(folder.path());
+        assert!(!SftDataset::is_in(folder.path()) && load().is_err());
+        for dataset in [SftDataset::default(), dataset()] {
+            dataset.save(folder.path()).unwrap();
+            assert!(SftDataset::is_in(folder.path()));
+            assert_eq!(load().unwrap(), dataset);
+        }
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let whole = std::fs::read(&path).unwrap();
+            let mut bytes = whole.clone();
+            bytes[whole.len() - 1] ^= 4;
+            std::fs::write(&path, bytes).unwrap();
+            let error = load().unwrap_err().to_string();
+            assert!(error.contains("checksum") && error.contains("delete its folder"), "{error}");
+            std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+            assert!(load().is_err());
+            std::fs::write(&path, &whole).unwrap();
+        }
+        assert_eq!(load().unwrap(), dataset());
+    }
+
+    #[test]
+    fn samples_are_added_to_those_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        dataset().save(folder.path()).unwrap();
+        let (mut more, mut all) = (SftDataset::load(folder.path()).unwrap(), dataset());
+        for data in [&mut more, &mut all] {
+            data.push(Path::new("c"), 7, &sample(&[0, 1]), &SftOptions::default()).unwrap();
+        }
+        assert_eq!(more, all);
     }
 }

@@ -1,6 +1,7 @@
 //! The devices that a recipe can name. No other module knows which kinds there are.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use burn::tensor::Device;
@@ -21,6 +22,9 @@ pub enum DeviceSpec {
     Ndarray,
     /// The CUDA GPU with this number.
     Cuda(usize),
+    /// A device that `hearth lend` lends at this address of a trusted network, `Remote("10.0.0.2:7000")`: only to share the work of
+    /// another one.
+    Remote(SocketAddr),
 }
 
 impl DeviceSpec {
@@ -31,6 +35,7 @@ impl DeviceSpec {
             Self::Flex if !cfg!(feature = "flex") => Some("flex"),
             Self::Ndarray if !cfg!(feature = "ndarray") => Some("ndarray"),
             Self::Cuda(_) if !cfg!(feature = "cuda") => Some("cuda"),
+            Self::Remote(_) if !cfg!(feature = "remote") => Some("remote"),
             _ => None,
         }
     }
@@ -77,6 +82,8 @@ impl DeviceSpec {
             Self::Ndarray => Ok(Device::ndarray()),
             #[cfg(feature = "cuda")]
             Self::Cuda(index) if index < cuda_count() => Ok(Device::cuda(index)),
+            #[cfg(feature = "remote")]
+            Self::Remote(address) => crate::lend::borrow(address).or_else(fail),
             _ => match self.missing_feature() {
                 Some(feature) => fail(format!("this build is without it; build with `--features {feature}`")),
                 None => fail("there is no such GPU; does `nvidia-smi` list it?".to_owned()),
@@ -104,6 +111,27 @@ fn free_on_host() -> Option<u64> {
     system.into_iter().chain(group).min()
 }
 
+/// Bytes of what lives in a device's memory, where its allocator says so; on a CPU the resident memory of this process without
+/// mapped files (Linux).
+pub fn memory_in_use(device: &Device) -> Option<u64> {
+    match device.memory_pool_usage() {
+        Some(usage) => Some(usage.bytes_in_use),
+        None => resident(),
+    }
+}
+
+fn resident() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+        let pages: Vec<u64> = statm.split_whitespace().map_while(|pages| pages.parse().ok()).collect();
+        let (resident, shared) = (pages.get(1)?, pages.get(2)?);
+        Some(resident.saturating_sub(*shared) * rustix::param::page_size() as u64)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// CUDA GPUs that can be used now; 0, without an error, where there is no driver.
 #[cfg(feature = "cuda")]
 fn cuda_count() -> usize {
@@ -118,6 +146,7 @@ impl fmt::Display for DeviceSpec {
             Self::Flex => f.write_str("Flex"),
             Self::Ndarray => f.write_str("Ndarray"),
             Self::Cuda(index) => write!(f, "Cuda({index})"),
+            Self::Remote(address) => write!(f, "Remote(\"{address}\")"),
         }
     }
 }
@@ -141,7 +170,13 @@ impl FromStr for DeviceSpec {
                 Ok(index) => Ok(Self::Cuda(index)),
                 Err(_) => Err(format!("`{index}` is not the number of a GPU")),
             },
-            _ => Err(format!("no device is called `{text}`; accepted: Auto, Flex, Ndarray, Cuda(0)")),
+            ("remote", Some(address)) => match address.trim().trim_matches('"').parse() {
+                Ok(address) => Ok(Self::Remote(address)),
+                Err(_) => Err(format!("`{address}` is no address and port, such as 10.0.0.2:7000")),
+            },
+            _ => Err(format!(
+                "no device is called `{text}`; accepted: Auto, Flex, Ndarray, Cuda(0), Remote(\"10.0.0.2:7000\")"
+            )),
         }
     }
 }
@@ -153,19 +188,28 @@ mod tests {
 
     #[test]
     fn names_are_read_in_both_forms() {
-        for spec in [DeviceSpec::Auto, DeviceSpec::Flex, DeviceSpec::Ndarray, DeviceSpec::Cuda(3)] {
+        let remote = DeviceSpec::Remote(([10, 0, 0, 2], 7000).into());
+        for spec in [DeviceSpec::Auto, DeviceSpec::Flex, DeviceSpec::Ndarray, DeviceSpec::Cuda(3), remote] {
             assert_eq!(spec.to_string().parse(), Ok(spec));
         }
         assert_eq!("cuda:2".parse(), Ok(DeviceSpec::Cuda(2)));
         assert_eq!("CUDA".parse(), Ok(DeviceSpec::Cuda(0)));
-        for wrong in ["", "gpu", "cuda:x", "cuda:-1", "Cuda(", "flex:1"] {
+        assert_eq!("remote:10.0.0.2:7000".parse(), Ok(remote));
+        assert_eq!("Remote([::1]:7000)".parse(), Ok(DeviceSpec::Remote("[::1]:7000".parse().unwrap())));
+        for wrong in ["remote", "remote:host", "remote:10.0.0.2", "", "gpu", "cuda:x", "cuda:-1", "Cuda(", "flex:1"] {
             assert!(wrong.parse::<DeviceSpec>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_device_that_is_not_compiled_in_names_its_feature() {
-        for spec in [DeviceSpec::Auto, DeviceSpec::Flex, DeviceSpec::Ndarray, DeviceSpec::Cuda(0)] {
+        for spec in [
+            DeviceSpec::Auto,
+            DeviceSpec::Flex,
+            DeviceSpec::Ndarray,
+            DeviceSpec::Cuda(0),
+            DeviceSpec::Remote(([127, 0, 0, 1], 9).into()),
+        ] {
             if let Some(feature) = spec.missing_feature() {
                 assert!(spec.init().unwrap_err().to_string().contains(&format!("--features {feature}")));
             }

@@ -64,6 +64,8 @@ pub mod eval;
 pub mod hub;
 pub mod judge;
 pub mod learners;
+#[cfg(feature = "remote")]
+pub mod lend;
 pub mod plan;
 pub mod preview;
 mod progress;

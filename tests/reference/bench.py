@@ -141,14 +141,19 @@ def embed(model, spec, rows, device):
     return {"count": len(rows), "seconds": time.perf_counter() - start}
 
 
+def sample(model, spec, rows, device):
+    return decode(model, spec, rows, device, do_sample=True, temperature=0.8, top_k=50, top_p=0.95)
+
+
 @torch.no_grad()
-def decode(model, spec, rows, device):
+def decode(model, spec, rows, device, **sampling):
     ids = torch.tensor([row["input_ids"] for row in rows], device=device)
     mask = torch.ones_like(ids)
     n = spec["new_tokens"]
 
     def run(n):
-        return model.generate(ids, attention_mask=mask, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0)
+        length = {"max_new_tokens": n, "min_new_tokens": n, "pad_token_id": 0}
+        return model.generate(ids, attention_mask=mask, **length, **(sampling or {"do_sample": False}))
 
     run(4)
     sync(device)
@@ -234,7 +239,7 @@ def language(case, folder, spec, rows, device):
 
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).to(device).eval()
-    run = {"embed": embed, "decode": decode, "decode-batch": decode}.get(case)
+    run = {"embed": embed, "decode": decode, "decode-batch": decode, "sample-batch": sample}.get(case)
     if run:
         return run(model, spec, rows, device)
     return train(model, spec, rows, device, folder, packed if case == "chats-packed" else padded)

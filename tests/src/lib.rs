@@ -13,10 +13,12 @@ mod tensors;
 pub use tensors::Tensors;
 
 use burn::tensor::{Device, Tensor};
+use burn_models::decoder::DecoderConfig;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-/// For tests that draw from a device's random numbers, which are one stream per process: they take turns.
+/// For tests that draw from a device's random numbers, or seed them, as recomputed layers do: they are one stream per process, and the
+/// tests take turns.
 pub fn random_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -103,6 +105,20 @@ pub fn devices() -> Vec<(String, Device)> {
             (name.trim().to_string(), device)
         })
         .collect()
+}
+
+/// Two layers of 32 numbers, with shared heads, for so many words.
+pub fn small_decoder(vocab_size: usize) -> DecoderConfig {
+    DecoderConfig {
+        vocab_size,
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        ..DecoderConfig::default()
+    }
 }
 
 /// All elements of a float tensor as f32, in row-major order.

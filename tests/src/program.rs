@@ -119,6 +119,24 @@ impl Running {
         true
     }
 
+    /// Waits until a line on its standard error holds `what`, and gives the line.
+    #[cfg(unix)]
+    pub fn wait_for_line(&mut self, what: &str) -> String {
+        use std::os::unix::fs::FileExt;
+        let clock = Instant::now();
+        loop {
+            // The command writes at the file's own position, which must stay where it is.
+            let mut bytes = vec![0; self.stderr.metadata().unwrap().len() as usize];
+            self.stderr.read_exact_at(&mut bytes, 0).unwrap();
+            let said = String::from_utf8_lossy(&bytes);
+            if let Some(line) = said.lines().find(|line| line.contains(what)) {
+                return line.to_owned();
+            }
+            assert!(self.is_running() && clock.elapsed() < DEADLINE, "no `{what}` in\n{said}");
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// Sends a signal.
     #[cfg(unix)]
     pub fn signal(&self, signal: rustix::process::Signal) {

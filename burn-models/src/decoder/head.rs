@@ -1,10 +1,13 @@
 //! The output head, applied to no more tokens than needed.
 
 use burn::tensor::module::linear;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 use super::model::Decoder;
-use crate::ops::{Table, TokenScores, few_rows, few_rows_of_table, token_scores};
+use crate::ops::{
+    FEW_ROWS, Table, TokenScores, few_rows, few_rows_of_table, is_cpu, likeliest, likeliest_of, token_scores,
+};
+use crate::{Error, Result};
 
 /// Most logits that exist at one time, unless one row alone has more.
 const LOGITS: usize = 1 << 25;
@@ -20,12 +23,51 @@ impl Decoder {
 
     /// Logits `[M, V]` of final hidden states `[M, D]` in f32, to choose tokens by.
     pub fn choices(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let fast = match &self.lm_head {
-            Some(head) if head.lora.is_none() && head.bias.is_none() => few_rows(&hidden, &head.weight.val()),
-            Some(_) => None,
-            None => few_rows_of_table(&hidden, &self.model.embed_tokens.weight.val()),
+        let Some((weight, table)) = self.plain_head() else { return self.logits(hidden).cast(DType::F32) };
+        let few = match table {
+            Table::Rows => few_rows_of_table(&hidden, &weight),
+            Table::Columns => few_rows(&hidden, &weight),
         };
-        fast.unwrap_or_else(|| self.logits(hidden).cast(DType::F32))
+        few.unwrap_or_else(|| {
+            // Widened before it is turned: Burn would move single numbers of 16 bits.
+            let weight = if is_cpu(&weight.device()) { weight.cast(DType::F32) } else { weight };
+            let hidden = hidden.cast(weight.dtype());
+            let weight = if table == Table::Rows { weight.transpose() } else { weight };
+            hidden.matmul(weight).cast(DType::F32)
+        })
+    }
+
+    /// The matrix of a head that is nothing more.
+    fn plain_head(&self) -> Option<(Tensor<2>, Table)> {
+        match &self.lm_head {
+            Some(head) if head.lora.is_some() || head.bias.is_some() => None,
+            Some(head) => Some((head.weight.val(), Table::Columns)),
+            None => Some((self.model.embed_tokens.weight.val(), Table::Rows)),
+        }
+    }
+
+    /// The most probable token of each row of final hidden states `[M, D]` and its log p, natural logarithm. Of equally probable
+    /// ones the first; log p is not finite where the logits are not.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn likeliest(&self, hidden: Tensor<2>) -> Result<Vec<(u32, f32)>> {
+        let rows = hidden.dims()[0];
+        let in_parts = |(weight, table)| likeliest(&hidden, &weight, table);
+        if let Some(found) = self.plain_head().filter(|_| rows > FEW_ROWS).and_then(in_parts) {
+            return Ok(found);
+        }
+        let logits = self.choices(hidden);
+        if let Some(found) = likeliest_of(&logits) {
+            return Ok(found);
+        }
+        let top = logits.clone().max_dim(1);
+        let ids = logits.clone().argmax(1).cast(FloatDType::F32);
+        // log p of the largest: its logit cancels out of logit − log Σ exp. Ids are small enough for f32, so that one read is enough.
+        let logprobs = (logits - top).exp().sum_dim(1).log().neg();
+        let read = Tensor::cat(vec![ids, logprobs], 1).try_into_vec_as::<f32>();
+        let values = read.map_err(|e| Error::Device(e.to_string()))?;
+        Ok(values.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])).collect())
     }
 
     /// log p(target) of each row, natural logarithm, f32: `hidden` `[M, D]` after the final norm, `targets` `[M]` → `[M]`.

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn_lora::LoraLinear;
 
-use crate::ops::{dropout, few_rows};
+use crate::ops::{FEW_ROWS, dropout, few_rows};
 
 /// `layer.forward(x)`, `[.., in]` → `[.., out]`, for a few rows as fast as the weights can be read.
 pub(super) fn project<const N: usize>(layer: &LoraLinear, x: Tensor<N>) -> Tensor<N> {
@@ -12,7 +12,7 @@ pub(super) fn project<const N: usize>(layer: &LoraLinear, x: Tensor<N>) -> Tenso
         let width = shape[N - 1];
         let rows: usize = shape[..N - 1].iter().product();
         // Cheaply, before anything is reshaped: long inputs are the rule in training.
-        if rows <= 4
+        if rows <= FEW_ROWS
             && !matches!(layer.weight.val().dtype(), burn::tensor::DType::QFloat(_))
             && let Some(y) = few_rows(&x.clone().reshape([rows, width]), &layer.weight.val())
         {

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use super::choices::{Choices, Place};
 use super::request::{Accepted, FinishReason, Generation};
 use super::stop::GrowingText;
-use crate::ops::{is_cpu, log_sum_exp};
+use crate::decoder::Decoder;
+use crate::ops::{Largest, log_sum_exp};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
 
@@ -76,17 +77,14 @@ impl Row {
 
     /// Draws a token on the host.
     fn draw(&mut self, logits: &[f32]) -> Result<()> {
+        if self.is_argmax() {
+            let mut largest = Largest::NONE;
+            largest.look(logits, 0);
+            let (id, logprob) = largest.word();
+            return self.push(id, logprob);
+        }
         let total = log_sum_exp(logits);
         let sampling = &self.accepted.request.sampling;
-        if self.is_argmax() {
-            // Of equal ones the first; that one which is not a number is larger than all shows in its log p.
-            let largest =
-                logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |(best, top), (i, &l)| match l > top {
-                    true => (i as u32, l),
-                    false => (best, top),
-                });
-            return self.push(largest.0, logits[largest.0 as usize] - total);
-        }
         // Only the penalty looks at the text so far.
         let text = match sampling.repetition_penalty == 1.0 {
             true => Vec::new(),
@@ -152,23 +150,18 @@ impl Row {
     }
 }
 
-/// Appends a token to every row; that of row i by line `lines[i]` of the logits `[M, V]`.
-pub(super) fn draw(logits: Tensor<2>, rows: &mut [Row], lines: &[usize]) -> Result<()> {
-    if !is_cpu(&logits.device()) && rows.iter().all(Row::is_argmax) {
-        return largest(logits, rows, lines);
+/// Appends a token to every row; that of row i by line `lines[i]` of final hidden states `[M, D]`.
+pub(super) fn draw(model: &Decoder, hidden: Tensor<2>, rows: &mut [Row], lines: &[usize]) -> Result<()> {
+    if rows.iter().all(Row::is_argmax) {
+        let found = model.likeliest(hidden)?;
+        return rows.iter_mut().zip(lines).try_for_each(|(row, line)| {
+            let (id, logprob) = found[*line];
+            row.push(id, logprob)
+        });
     }
+    let logits = model.choices(hidden);
     let vocabulary = logits.dims()[1];
     let logits = logits.try_into_vec_as::<f32>().map_err(|e| Error::Device(e.to_string()))?;
     let line = |line: &usize| &logits[line * vocabulary..(line + 1) * vocabulary];
     rows.par_iter_mut().zip(lines).try_for_each(|(row, at)| row.draw(line(at)))
-}
-
-/// Appends the token with the largest logit, chosen on the device.
-fn largest(logits: Tensor<2>, rows: &mut [Row], lines: &[usize]) -> Result<()> {
-    let read = |e: burn::tensor::TensorReadError| Error::Device(e.to_string());
-    let ids = logits.clone().argmax(1).try_into_vec_as::<i64>().map_err(read)?;
-    let top = logits.clone().max_dim(1);
-    // log p of the largest: its logit cancels out of logit − log Σ exp.
-    let logprobs = (logits - top).exp().sum_dim(1).log().neg().try_into_vec_as::<f32>().map_err(read)?;
-    rows.iter_mut().zip(lines).try_for_each(|(row, line)| row.push(ids[*line] as u32, logprobs[*line]))
 }

@@ -252,7 +252,7 @@ impl<'a> Engine<'a> {
         self.stats.prefilled_tokens += packed.ids.len() - cache.len();
         let places: Vec<u32> = paths.iter().filter_map(|path| path.last()).copied().collect();
         let hidden = self.model.forward_packed(&packed, &places, &mut cache)?;
-        draw(self.model.choices(hidden), &mut rows, &lines)?;
+        draw(self.model, hidden, &mut rows, &lines)?;
         self.trunk = self.next_trunk(&packed, path, &cache);
 
         let mut joining = Vec::new();
@@ -343,10 +343,10 @@ impl<'a> Engine<'a> {
         self.cache = Some(cache);
         self.stats.steps += 1;
         let [count, length, width] = hidden.dims();
-        let logits = self.model.choices(hidden.reshape([count * length, width]));
+        let hidden = hidden.reshape([count * length, width]);
         let mut rows = std::mem::take(&mut self.rows);
         let lines: Vec<usize> = (0..rows.len()).collect();
-        draw(logits, &mut rows, &lines)?;
+        draw(self.model, hidden, &mut rows, &lines)?;
         for row in rows {
             if let Some(row) = self.settle(row, on)? {
                 self.rows.push(row);

@@ -42,6 +42,7 @@ macro_rules! versions {
         }
     };
 }
+pub(super) use versions;
 
 /// Partial sums of one row; enough for the widest registers.
 const LANES: usize = 16;
@@ -54,7 +55,7 @@ const LOWEST: f32 = -87.0;
 ///
 /// x = n·ln 2 + r, |r| ≤ ½ ln 2; the polynomial for eʳ is that of the Cephes library.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // Added and subtracted, it rounds to an integer, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let bounded = if x < LOWEST { LOWEST } else { x };
@@ -81,7 +82,7 @@ fn sigmoid(x: f32) -> f32 {
 
 /// Folds a row in [`LANES`] lanes, then the lanes.
 #[inline(always)]
-fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -97,7 +98,7 @@ fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The sum of `f(x, y)` over two rows.
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn dot(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     for (x, y) in xs.iter().zip(ys) {
@@ -113,7 +114,7 @@ fn dot(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The larger; NaN where there is one.
 #[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
+pub(super) fn larger(a: f32, b: f32) -> f32 {
     if a > b || a.is_nan() { a } else { b }
 }
 
@@ -174,19 +175,6 @@ versions! {
             *x = exp(*x - top);
         }
         (top, fold(row, 0.0, |a, b| a + b))
-    }
-}
-
-/// ln Σ eˣ over a row.
-pub fn log_sum_exp(row: &[f32]) -> f32 {
-    let (top, sum) = sum_exp_of(row);
-    top + sum.ln()
-}
-
-versions! {
-    fn sum_exp_of(row: &[f32]) -> (f32, f32) {
-        let top = fold(row, f32::NEG_INFINITY, larger);
-        (top, dot(row, row, |x, _| exp(x - top)))
     }
 }
 

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use super::cpu;
 
 /// More rows are worth a matrix product.
-const ROWS: usize = 4;
+pub const FEW_ROWS: usize = 4;
 
 /// `x` `[M, D]` times `matrix` `[D, V]` → `[M, V]`, f32.
 pub fn few_rows(x: &Tensor<2>, matrix: &Tensor<2>) -> Option<Tensor<2>> {
@@ -27,7 +27,7 @@ fn product(
     f: impl FnOnce(&[f32], usize, cpu::Weights, usize) -> Vec<f32>,
 ) -> Option<Tensor<2>> {
     let rows = x.dims()[0];
-    let fits = (1..=ROWS).contains(&rows) && width > 0 && x.dims()[1] > 0;
+    let fits = (1..=FEW_ROWS).contains(&rows) && width > 0 && x.dims()[1] > 0;
     if !fits || matrix.device().is_autodiff() || x.device().is_autodiff() {
         return None;
     }

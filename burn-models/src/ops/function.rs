@@ -49,6 +49,7 @@ pub(super) fn call<const A: usize, const B: usize, const C: usize, const D: usiz
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cuda"),
+    Remote: cfg(feature = "remote"),
     Autodiff,
 )]
 pub(super) trait Functions: Backend {
@@ -97,6 +98,7 @@ macro_rules! plain {
 plain!(Flex, "flex");
 plain!(NdArray, "ndarray");
 plain!(Cube, "cuda");
+plain!(Remote, "remote");
 
 /// The node of a call.
 #[derive(Debug)]

@@ -19,11 +19,13 @@ mod few_rows;
 mod function;
 mod pointwise;
 mod token_scores;
+mod words;
 
 pub use adam::{AdamStep, sum_of_squares};
 pub use attention::{Tile, View, attention};
-pub use cpu::{is_cpu, log_sum_exp};
+pub use cpu::is_cpu;
 pub use dropout::{dropout, leaky_relu_dropout};
-pub use few_rows::{few_rows, few_rows_of_table};
+pub use few_rows::{FEW_ROWS, few_rows, few_rows_of_table};
 pub use pointwise::{Angles, gelu, rms_norm, rotate, swiglu};
 pub use token_scores::{Table, TokenScores, token_scores};
+pub use words::{Largest, WordWeights, largest, likeliest, likeliest_of, log_sum_exp, reached_by};

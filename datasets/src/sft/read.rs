@@ -1,6 +1,7 @@
 //! From files of chats to samples: records stream through, and only their tokens stay.
 
 use super::counts::{Fault, SourceReport};
+use super::disk::SampleWriter;
 use super::overlong::{Fitted, fit_chat, fit_plain};
 use super::{OnError, SftCounts, SftDataset, SftOptions};
 use crate::chat::{ChatReader, ChatRecord, ChatSource, ChatSplit, PlainText, Record, Side};
@@ -65,6 +66,31 @@ impl SftDataset {
     /// [`OnError::Stop`] also on a malformed record, on one that the chat template refuses and on one in which nothing is
     /// learned. Each names its place.
     pub fn read(selection: &SftSelection, tokenizer: &Tokenizer, options: &SftOptions) -> Result<Self> {
+        Self::read_with(selection, tokenizer, options, None)
+    }
+
+    /// The same with the tokens in a folder, from which they are mapped into memory: of what is read, only a few hundred records are
+    /// in memory at a time. [`SftDataset::load`] opens the folder again.
+    ///
+    /// # Errors
+    /// As [`SftDataset::read`], and a folder that cannot be written to.
+    pub fn read_into(
+        folder: &Path,
+        selection: &SftSelection,
+        tokenizer: &Tokenizer,
+        options: &SftOptions,
+    ) -> Result<Self> {
+        let writer = SampleWriter::create(folder)?;
+        drop(Self::read_with(selection, tokenizer, options, Some(writer))?);
+        Self::load(folder)
+    }
+
+    fn read_with(
+        selection: &SftSelection,
+        tokenizer: &Tokenizer,
+        options: &SftOptions,
+        writer: Option<SampleWriter>,
+    ) -> Result<Self> {
         let mut reading = Reading {
             dataset: Self::default(),
             seen: selection.deduplicate.then(HashSet::new),
@@ -72,6 +98,7 @@ impl SftDataset {
             tokenizer,
             options,
             before: 0,
+            writer,
         };
         for source in &selection.sources {
             let first = reading.dataset.len();
@@ -84,11 +111,14 @@ impl SftDataset {
             dataset.parts.push((dataset.len() as u64, source.amount));
             dataset.sources.push(SourceReport { per_epoch, ..report });
         }
-        let dataset = reading.dataset;
+        let Reading { dataset, writer, .. } = reading;
         if dataset.is_empty() {
             let file = selection.sources.iter().find_map(|source| source.files.first());
             let detail = nothing_left(&dataset.counts, options);
             return Err(Error::Empty { path: file.cloned().unwrap_or_default(), detail });
+        }
+        if let Some(writer) = writer {
+            writer.finish(&dataset)?;
         }
         Ok(dataset)
     }
@@ -116,6 +146,8 @@ struct Reading<'a> {
     options: &'a SftOptions,
     /// The lines of the files before.
     before: u64,
+    /// Where the tokens go, if not into memory.
+    writer: Option<SampleWriter<'a>>,
 }
 
 impl Reading<'_> {
@@ -178,6 +210,9 @@ impl Reading<'_> {
                     }
                     Err((_, error)) => return Err(error),
                 }
+            }
+            if let Some(writer) = &mut self.writer {
+                writer.append(&mut self.dataset.ids)?;
             }
         }
     }

@@ -98,7 +98,7 @@ impl Shape {
             (Case::Embed, Size::Large) => (500, 900),
             // The cases without a decoder have sizes of their own.
             (Case::Decode | Case::Glow | Case::Questions | Case::Minilm | Case::Tokenize, _) => (1, 32),
-            (Case::DecodeBatch, _) => (64, 32),
+            (Case::DecodeBatch | Case::SampleBatch, _) => (64, 32),
         };
         Self { decoder, groups, length }
     }

@@ -46,6 +46,8 @@ pub enum Case {
     Decode,
     /// Greedy decoding, 64 prompts
     DecodeBatch,
+    /// The same with tokens drawn at temperature 0.8 from the 50 most probable, and of those from 95 % of the probability
+    SampleBatch,
     /// GLOW's training on 5,000 records in batches of 512, the embeddings at hand
     Glow,
     /// Fifteen questions about each of 2,000 workflow graphs
@@ -124,7 +126,7 @@ impl Case {
             Self::Chats | Self::ChatsPacked | Self::Curve | Self::Tokenize => "chats/s",
             Self::Embed | Self::Minilm => "texts/s",
             Self::Questions => "questions/s",
-            Self::Decode | Self::DecodeBatch => "tokens/s",
+            Self::Decode | Self::DecodeBatch | Self::SampleBatch => "tokens/s",
         }
     }
 }

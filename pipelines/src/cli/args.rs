@@ -66,6 +66,12 @@ pub enum Command {
     /// Use a trained GLOW predictor
     #[command(subcommand)]
     Glow(GlowCommand),
+    /// Let trainings on other hosts compute on a device of this one
+    ///
+    /// Only for a network on which everybody is trusted: the connection is not encrypted. HEARTH_DEVICE_TOKEN, 16 characters at least,
+    /// has to be the same in the environment of both sides.
+    #[cfg(feature = "remote")]
+    Lend(LendArgs),
     /// Measure speed and memory, beside the usual way in Python if there is one at hand
     Bench(BenchArgs),
 }
@@ -79,6 +85,18 @@ pub struct RecipeChanges {
     /// Auto, Flex, Ndarray or Cuda(0), instead of the recipe's device
     #[arg(long)]
     pub device: Option<String>,
+}
+
+/// `hearth lend`.
+#[cfg(feature = "remote")]
+#[derive(Debug, Args)]
+pub struct LendArgs {
+    /// Address and port to listen at
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7000")]
+    pub listen: std::net::SocketAddr,
+    /// What to lend: Auto, Flex or Cuda(0)
+    #[arg(long, default_value_t)]
+    pub device: DeviceSpec,
 }
 
 /// `hearth run`.

@@ -76,6 +76,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Chat(args) => commands::chat(&args),
         Command::Lora(LoraCommand::Merge(args)) => commands::merge(&args),
         Command::Glow(GlowCommand::Predict(args)) => commands::predict(&args),
+        #[cfg(feature = "remote")]
+        Command::Lend(args) => crate::lend::lend(&args),
         Command::Bench(args) => crate::bench::bench(&args),
     }
 }

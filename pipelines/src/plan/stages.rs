@@ -147,7 +147,12 @@ fn sft(scout: &Scout, index: usize, stage: &Sft) -> Result<StagePlan, Error> {
         steps: Some(steps as u64),
         parameters: Some(frozen + trained),
         trainable: Some(trained),
-        disk: Some(trained * 4 + checkpoints(trained, stage.checkpoint.keep, steps, stage.checkpoint.every_steps)),
+        // With the tokens of the chats, which are there until the stage ends.
+        disk: Some(
+            trained * 4
+                + checkpoints(trained, stage.checkpoint.keep, steps, stage.checkpoint.every_steps)
+                + counts.tokens * 4,
+        ),
         memory: Some(memory),
         notes,
         ..StagePlan::default()

@@ -116,7 +116,7 @@ impl Prepared {
             let config = DecoderConfig::from_folder(&folder)?;
             tokenizer.fits(config.vocab_size)?;
             let options = sample_options(stage, config.max_position_embeddings);
-            let data = SftDataset::read(&chats.training(), &tokenizer, &options)?;
+            let data = chats.train_samples(context, &tokenizer, &options)?;
             let passes = Passes::choose(stage, &config, &data, context.recipe.device.free_memory())?;
             let plan = step_plan(stage, &data, passes.micro_tokens, context.recipe.seed)?;
             Ok(Self { files: chats.files(), tokenizer, data, plan, passes })

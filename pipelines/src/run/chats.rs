@@ -7,12 +7,16 @@ use crate::hub::Repo;
 use crate::recipe::{ChatData, DataSource, PlaceKind, Source};
 use crate::report::{Align, Table};
 use crate::train::stream;
+use burn_models::text::Tokenizer;
 use datasets::chat::{ChatSource, ChatSplit, Side};
-use datasets::sft::{Part, SftDataset, SftSelection, SourceReport, counts_table};
+use datasets::sft::{Part, SftDataset, SftOptions, SftSelection, SourceReport, counts_table};
 use std::path::PathBuf;
 
 /// What became of the chats, in the stage's folder.
 pub(super) const DATA: &str = "data.json";
+
+/// The tokens of the chats, in the stage's folder until it has ended: 4 bytes each, mapped into memory.
+const TOKENS: &str = "tokens";
 
 /// Where the chats of a stage are.
 pub(crate) struct Chats {
@@ -76,14 +80,41 @@ impl Chats {
         format!("{:?}", (&self.train, &self.held_out, &self.split, self.deduplicate))
     }
 
+    /// The samples to train on.
+    ///
+    /// # Errors
+    /// Chats that cannot be used, by `options`.
+    pub(crate) fn train_samples(
+        &self,
+        context: &StageContext,
+        tokenizer: &Tokenizer,
+        options: &SftOptions,
+    ) -> Result<SftDataset, Error> {
+        samples(context, "train", &self.training(), tokenizer, options)
+    }
+
+    /// The samples to evaluate on, if there are any.
+    ///
+    /// # Errors
+    /// Chats that cannot be used, by `options`.
+    pub(super) fn held_out_samples(
+        &self,
+        context: &StageContext,
+        tokenizer: &Tokenizer,
+        options: &SftOptions,
+    ) -> Result<Option<SftDataset>, Error> {
+        let held_out = self.held_out();
+        held_out.map(|selection| samples(context, "held-out", &selection, tokenizer, options)).transpose()
+    }
+
     /// What to train on.
-    pub(crate) fn training(&self) -> SftSelection {
+    fn training(&self) -> SftSelection {
         let part = self.split.clone().map(|split| Part { split, side: Side::Train, seed: self.seed });
         SftSelection { sources: self.train.clone(), part, deduplicate: self.deduplicate }
     }
 
     /// What to evaluate on, if there is anything.
-    pub(crate) fn held_out(&self) -> Option<SftSelection> {
+    fn held_out(&self) -> Option<SftSelection> {
         let all = |sources: &[ChatSource]| {
             sources.iter().map(|source| ChatSource { amount: Default::default(), ..source.clone() }).collect()
         };
@@ -94,6 +125,32 @@ impl Chats {
         let sources: Vec<ChatSource> = all(&self.held_out);
         (!sources.is_empty()).then_some(SftSelection { sources, part: None, deduplicate: self.deduplicate })
     }
+}
+
+/// Samples in the stage's folder. Those of a stage that was stopped are there: settings and files are still the same.
+fn samples(
+    context: &StageContext,
+    name: &str,
+    selection: &SftSelection,
+    tokenizer: &Tokenizer,
+    options: &SftOptions,
+) -> Result<SftDataset, Error> {
+    let folder = context.folder.join(TOKENS).join(name);
+    if SftDataset::is_in(&folder) {
+        match SftDataset::load(&folder) {
+            Ok(samples) => return Ok(samples),
+            Err(error) => context.say(&format!("{error}: the chats are read again")),
+        }
+    }
+    // What a process that was killed has left.
+    let _ = std::fs::remove_dir_all(&folder);
+    Ok(SftDataset::read_into(&folder, selection, tokenizer, options)?)
+}
+
+/// Removes the samples of a stage that has ended.
+pub(super) fn forget_samples(context: &StageContext) {
+    // Where a mapped file cannot be removed it stays.
+    let _ = std::fs::remove_dir_all(context.folder.join(TOKENS));
 }
 
 /// Says what became of the chats, and writes it into the stage's folder.

@@ -156,6 +156,7 @@ fn supervise(
         ema: stage.ema,
         further_devices: Vec::new(),
         compute_dtype: None,
+        planned_memory: None,
         eval_every: Some(stage.eval_every_epochs * steps_per_epoch),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,

@@ -6,6 +6,7 @@ use super::error::Error;
 use super::merge_lora::copy_tokenizer;
 use super::sft_passes::Passes;
 use super::sft_samples::{SCORE, SampleAnswers};
+use crate::device::memory_in_use;
 use crate::learners::{CausalLm, LmBatches, Neftune};
 use crate::recipe::{BestBy, Dtype, Recompute, Sft};
 use crate::train::{EarlyStopping, FitData, FitOptions, FitOutcome, Hooks, TrainState, fit, stream};
@@ -68,6 +69,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     let chats = Chats::of(context, &stage.data)?;
     let tokenizer = Arc::new(Tokenizer::from_folder(&base)?);
     let device = context.device.clone().autodiff();
+    let before = memory_in_use(&device).unwrap_or(0);
     // All weights that are trained are f32; steps in another format are computed with copies.
     let mixed = stage.lora.is_none() && stage.dtype != Dtype::F32;
     let loaded = if mixed { Dtype::F32 } else { stage.dtype };
@@ -85,16 +87,15 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     let (total, vocab) = (decoder.num_params(), decoder.config().vocab_size);
 
     let options = sample_options(stage, decoder.config().max_position_embeddings);
-    let train = Arc::new(SftDataset::read(&chats.training(), &tokenizer, &options)?);
+    let train = Arc::new(chats.train_samples(context, &tokenizer, &options)?);
     let counts = train.counts();
-    let held_out = match (&stage.eval, chats.held_out()) {
-        (Some(_), Some(selection)) => Some(Arc::new(SftDataset::read(&selection, &tokenizer, &options)?)),
-        (Some(_), None) => {
-            return Err(context.error(
+    let held_out = match &stage.eval {
+        Some(_) => Some(Arc::new(chats.held_out_samples(context, &tokenizer, &options)?.ok_or_else(|| {
+            context.error(
                 "`eval` needs held-out chats: a val.jsonl, a `split`, or a GraphQuestions stage with test workflows",
-            ));
-        }
-        (None, _) => None,
+            )
+        })?)),
+        None => None,
     };
     chats::report(context, &train, held_out.as_deref())?;
     let passes = Passes::of(&context.folder, stage, decoder.config(), &train, context.recipe.device.free_memory())?;
@@ -143,6 +144,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
         ema: stage.ema,
         compute_dtype: mixed.then(|| stage.dtype.into()),
         further_devices: context.further_devices.iter().map(|device| device.clone().autodiff()).collect(),
+        planned_memory: Some(before + passes.memory(stage, decoder.config(), &train)?),
         eval_every: stage.eval.as_ref().map(|e| e.every_steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,
@@ -175,6 +177,7 @@ pub(super) fn run(context: &StageContext, stage: &Sft) -> Result<StageEnd, Error
     if stage.eval.is_none() {
         output.write(&fitted.model.decoder)?;
     }
+    chats::forget_samples(context);
     let mut metrics = BTreeMap::from([
         ("steps".to_string(), Some(fitted.state.step as f64)),
         ("records".to_string(), Some(counts.kept() as f64)),

@@ -81,11 +81,12 @@ impl Passes {
         }
     }
 
-    /// Bytes that the stage needs with passes of this size.
-    fn memory(self, stage: &Sft, config: &DecoderConfig, data: &SftDataset) -> Result<u64, Error> {
+    /// Bytes that the stage needs with passes of this size, if they are full and learn the same share of their tokens as all together.
+    pub(super) fn memory(self, stage: &Sft, config: &DecoderConfig, data: &SftDataset) -> Result<u64, Error> {
         let counts = data.counts();
         let tokens = (self.micro_tokens as u64).min(counts.tokens).max(counts.longest);
-        Ok(sft_memory(stage, config, self.recompute, tokens, tokens, true)?.total())
+        let rows = (tokens * counts.supervised).div_ceil(counts.tokens.max(1));
+        Ok(sft_memory(stage, config, self.recompute, tokens, rows, true)?.total())
     }
 }
 

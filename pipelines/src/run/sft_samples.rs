@@ -3,7 +3,7 @@
 use super::context::say;
 use super::error::Error;
 use crate::recipe::Samples;
-use crate::train::{self, MetricSpec, is_dashboard};
+use crate::train::{self, Measured, MetricSpec, is_dashboard};
 use burn_models::decoder::Decoder;
 use burn_models::generate::{GenerateConfig, SamplingConfig, generate};
 use burn_models::text::Tokenizer;
@@ -52,12 +52,12 @@ impl SampleAnswers {
         Ok(Self { settings: settings.clone(), tokenizer: tokenizer.clone(), folder, prompts, expected })
     }
 
-    /// Writes the answers of a model and gives their mean score.
-    pub(super) fn score(&self, model: &Decoder, step: usize) -> Result<Vec<f64>, train::Error> {
+    /// Writes the answers of a model and gives their mean score, and the first of them.
+    pub(super) fn score(&self, model: &Decoder, step: usize) -> Result<Measured, train::Error> {
         self.answer(model, step).map_err(|error| train::Error::Keep(Box::new(error)))
     }
 
-    fn answer(&self, model: &Decoder, step: usize) -> Result<Vec<f64>, Error> {
+    fn answer(&self, model: &Decoder, step: usize) -> Result<Measured, Error> {
         let config = GenerateConfig {
             sampling: SamplingConfig { temperature: 0.0, ..SamplingConfig::default() },
             max_new_tokens: self.settings.max_new_tokens,
@@ -65,7 +65,7 @@ impl SampleAnswers {
         };
         let answers = generate(model, &self.prompts, &config)?;
         let mut writer = RowWriter::create(&self.folder.join(format!("step-{step:08}.jsonl")))?;
-        let mut sum = 0.0;
+        let (mut sum, mut note) = (0.0, None);
         for (at, (answer, (line, expected))) in answers.iter().zip(&self.expected).enumerate() {
             let text = self.tokenizer.decode(&answer.ids, true)?;
             let score = self.settings.metric.score(&text, expected);
@@ -78,11 +78,15 @@ impl SampleAnswers {
             if let Some(row) = row.as_object() {
                 writer.write(row)?;
             }
-            if at == 0 && !is_dashboard() {
-                say(&format!("step {step} sample: {:?}, expected {:?}", start(&text), start(expected)));
+            if at == 0 {
+                let line = format!("step {step}: {:?}, expected {:?}", start(&text), start(expected));
+                if !is_dashboard() {
+                    say(&format!("answer of {line}"));
+                }
+                note = Some(line);
             }
         }
         writer.finish()?;
-        Ok(vec![sum / answers.len().max(1) as f64])
+        Ok(Measured { values: vec![sum / answers.len().max(1) as f64], note })
     }
 }

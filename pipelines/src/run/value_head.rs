@@ -95,6 +95,7 @@ pub(super) fn run(context: &StageContext, stage: &ValueHeadTrain) -> Result<Stag
         ema: None,
         further_devices: Vec::new(),
         compute_dtype: None,
+        planned_memory: None,
         eval_every: stage.eval.as_ref().map(|e| e.every_steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,

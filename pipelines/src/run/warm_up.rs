@@ -56,6 +56,7 @@ pub(super) fn warm_up(
         ema: None,
         further_devices: Vec::new(),
         compute_dtype: None,
+        planned_memory: None,
         eval_every: Some(warmup.steps),
         checkpoint_every: Some(stage.checkpoint.every_steps),
         keep: stage.checkpoint.keep,

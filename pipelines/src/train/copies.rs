@@ -78,7 +78,7 @@ impl<M: Task> Copies<M> {
     fn sum(&self, model: &M, outputs: Vec<TrainOutput<Scores>>) -> TrainOutput<Scores> {
         let plain = self.devices[0].clone().inner();
         let mut gradients = GradientsAccumulator::new();
-        let mut total = Scores { weight: 0.0, tokens: 0, computed: 0, device: None, outputs: None, values: Vec::new() };
+        let mut total = Scores::none();
         for (at, TrainOutput { grads, item }) in outputs.into_iter().enumerate() {
             let grads: GradientsParams = if at == 0 { grads } else { grads.to_device(&plain, model) };
             gradients.accumulate(model, grads);

@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoints, TrainState};
 use super::early_stopping::EarlyStopping;
 use super::error::Error;
 use super::schedule::Schedule;
-use super::scores::{MetricSpec, ScoreMetric, Task};
+use super::scores::{MetricSpec, NoteMetric, ScoreMetric, Task};
 use super::strategy::{Run, StepStrategy};
 use super::terminal;
 use crate::report::MetricsLog;
@@ -42,6 +42,8 @@ pub struct FitOptions {
     /// Number format of copies of the parameters that the steps are computed with, beside the parameters that are updated; `None`: no
     /// copies.
     pub compute_dtype: Option<FloatDType>,
+    /// Bytes of memory that the stage is expected to need, where somebody has estimated it.
+    pub planned_memory: Option<u64>,
     /// Steps between two evaluations; `None`: no evaluation.
     pub eval_every: Option<usize>,
     /// Steps between two checkpoints; `None`: only at the end and when stopped.
@@ -86,7 +88,16 @@ pub struct Hooks<M> {
 /// Called with the model whenever it is the best so far.
 type Best<M> = Box<dyn FnMut(&M, &TrainState) -> Result<(), Error> + Send>;
 /// Scores of a model after a step.
-type Score<M> = Box<dyn FnMut(&M, usize) -> Result<Vec<f64>, Error> + Send>;
+type Score<M> = Box<dyn FnMut(&M, usize) -> Result<Measured, Error> + Send>;
+
+/// Scores that are not means over batches, and what they come from in words.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The scores, in the order of their specs.
+    pub values: Vec<f64>,
+    /// An example, for the dashboard.
+    pub note: Option<String>,
+}
 
 /// Scores that are not means over batches, such as those of generated answers.
 pub(crate) struct Further<M> {
@@ -100,16 +111,22 @@ impl<M> Hooks<M> {
         Self { best: Box::new(best), further: None }
     }
 
-    /// Also calls `score` in every evaluation, with the model without autodiff and the step; its values are those of `specs`, in
-    /// their order.
+    /// Also calls `score` in every evaluation, with the model without autodiff and the step; its values are those of `specs`.
     pub fn with_scores(
         mut self,
         specs: &'static [MetricSpec],
-        score: impl FnMut(&M, usize) -> Result<Vec<f64>, Error> + Send + 'static,
+        score: impl FnMut(&M, usize) -> Result<Measured, Error> + Send + 'static,
     ) -> Self {
         self.further = Some(Further { specs, score: Box::new(score) });
         self
     }
+}
+
+/// The memory that a step was found with.
+pub(crate) const MEMORY: &str = "memory_mib";
+
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
 }
 
 /// The values that the strategy adds to a task's scores while training.
@@ -119,7 +136,7 @@ const TRAIN_METRICS: [MetricSpec; 5] = [
     MetricSpec::new("tokens_per_second", "Tokens/s", true),
     // Above 1 is padding, below 1 is shared.
     MetricSpec::new("computed_per_token", "Computed/token", false),
-    MetricSpec::new("memory_mib", "Memory", false).unit("MiB"),
+    MetricSpec::new(MEMORY, "Memory", false).unit("MiB"),
 ];
 
 /// The data of a stage: batch `i` of `train` is optimizer step `i`, over all epochs.
@@ -172,8 +189,15 @@ pub fn fit<M: Task>(
     let renderer = terminal::renderer(interrupter.clone(), total_steps, state.step);
     let windows = options.eval_every.map_or(1, |every| total_steps.div_ceil(every));
     let further = hooks.further.as_ref().map_or(&[][..], |further| further.specs);
-    let run =
-        Arc::new(Mutex::new(Run { optimizer: Some(optimizer.clone()), state, average, log, result: None, hooks }));
+    let run = Arc::new(Mutex::new(Run {
+        optimizer: Some(optimizer.clone()),
+        state,
+        average,
+        log,
+        result: None,
+        hooks,
+        note: None,
+    }));
     let records = data.train.clone();
     let strategy = StepStrategy {
         device: device.clone(),
@@ -193,6 +217,9 @@ pub fn fit<M: Task>(
         .renderer(renderer)
         .num_epochs(windows)
         .label(&options.label);
+    if !further.is_empty() {
+        training = training.metric_train(NoteMetric::default());
+    }
     for spec in M::SCORES {
         training = training.metric_train_numeric(ScoreMetric::new(*spec));
         if options.eval_every.is_some() {
@@ -203,7 +230,8 @@ pub fn fit<M: Task>(
         training = training.metric_valid_numeric(ScoreMetric::new(*spec));
     }
     for spec in TRAIN_METRICS {
-        training = training.metric_train_numeric(ScoreMetric::new(spec));
+        let planned = options.planned_memory.filter(|_| spec.name == MEMORY).map(mib);
+        training = training.metric_train_numeric(ScoreMetric::new(spec).of(planned));
     }
     // The strategy has its own optimizer and schedule: the learner carries the model.
     let result = training.launch(Learner::new(model, optimizer, options.lr));

@@ -42,7 +42,7 @@ pub use checkpoint::{Checkpoints, TrainState};
 pub use clip::{gradient_norm, scale_gradients};
 pub use early_stopping::{Direction, EarlyStopping, Verdict};
 pub use error::Error;
-pub use fit::{FitData, FitOptions, FitOutcome, Fitted, Hooks, fit};
+pub use fit::{FitData, FitOptions, FitOutcome, Fitted, Hooks, Measured, fit};
 pub use schedule::{DecayShape, Schedule};
 pub use scores::{MetricSpec, Scores, Task};
 pub use seeds::stream;

@@ -46,12 +46,19 @@ pub struct Scores {
     pub(crate) device: Option<Tensor<1>>,
     pub(crate) outputs: Option<Tensor<1>>,
     pub(crate) values: Vec<(&'static str, f64)>,
+    /// What the last evaluation has to say in words.
+    pub(crate) note: Option<Arc<str>>,
 }
 
 impl Scores {
+    /// Those of no records.
+    pub(crate) fn none() -> Self {
+        Self { weight: 0.0, tokens: 0, computed: 0, device: None, outputs: None, values: Vec::new(), note: None }
+    }
+
     /// Values on the device, in the order of [`Task::SCORES`]; shape [number of scores].
     pub fn on_device(values: Tensor<1>, weight: f64, tokens: usize) -> Self {
-        Self { weight, tokens, computed: 0, device: Some(values), outputs: None, values: Vec::new() }
+        Self { weight, tokens, device: Some(values), ..Self::none() }
     }
 
     /// The same with the number of places that were computed.
@@ -127,13 +134,20 @@ impl MetricSpec {
 pub(crate) struct ScoreMetric {
     spec: MetricSpec,
     current: Option<f64>,
+    /// What was planned of it.
+    planned: Option<f64>,
     sum: f64,
     weight: f64,
 }
 
 impl ScoreMetric {
     pub(crate) fn new(spec: MetricSpec) -> Self {
-        Self { spec, current: None, sum: 0.0, weight: 0.0 }
+        Self { spec, current: None, planned: None, sum: 0.0, weight: 0.0 }
+    }
+
+    /// The same beside what was planned.
+    pub(crate) fn of(self, planned: Option<f64>) -> Self {
+        Self { planned, ..self }
     }
 
     fn mean(&self) -> Option<f64> {
@@ -142,10 +156,14 @@ impl ScoreMetric {
 
     fn entry(&self) -> SerializedEntry {
         match (self.current, self.mean()) {
-            (Some(current), Some(mean)) => SerializedEntry::new(
-                format!("mean {} - now {}", short(mean), short(current)),
-                NumericEntry::Value(current).serialize(),
-            ),
+            (Some(current), Some(mean)) => {
+                let planned =
+                    self.planned.map_or_else(String::new, |planned| format!(" of {} planned", short(planned)));
+                SerializedEntry::new(
+                    format!("mean {} - now {}{planned}", short(mean), short(current)),
+                    NumericEntry::Value(current).serialize(),
+                )
+            }
             _ => SerializedEntry::not_available(self.spec.unit),
         }
     }
@@ -177,7 +195,7 @@ impl Metric for ScoreMetric {
     }
 
     fn clear(&mut self) {
-        *self = Self::new(self.spec);
+        *self = Self::new(self.spec).of(self.planned);
     }
 }
 
@@ -195,6 +213,34 @@ impl Numeric for ScoreMetric {
     }
 }
 
+/// Shows on the dashboard what the last evaluation has to say in words.
+#[derive(Clone, Default)]
+pub(crate) struct NoteMetric(Option<Arc<str>>);
+
+impl Metric for NoteMetric {
+    type Input = Scores;
+
+    fn name(&self) -> MetricName {
+        Arc::new("Last answer".into())
+    }
+
+    fn update(&mut self, scores: &Scores, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+        if let Some(note) = &scores.note {
+            self.0 = Some(note.clone());
+        }
+        self.compute()
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        let note = self.0.as_deref().unwrap_or("none yet");
+        // Logs of metrics in memory keep the second.
+        Ok(SerializedEntry::new(note.into(), String::new()))
+    }
+
+    // What was said last is shown until there is something newer.
+    fn clear(&mut self) {}
+}
+
 /// Four significant digits, without an exponent where that is readable.
 pub(crate) fn short(value: f64) -> String {
     let size = value.abs();
@@ -207,7 +253,26 @@ pub(crate) fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use burn::data::dataloader::Progress;
+
+    #[test]
+    fn what_was_planned_and_what_was_said() {
+        let at = MetricMetadata { progress: Progress::new(1, 1, None), iteration: None, lr: None };
+        let mut memory = ScoreMetric::new(MetricSpec::new("memory_mib", "Memory", false)).of(Some(310.0));
+        let mut note = NoteMetric::default();
+        let mut scores = Scores { weight: 1.0, values: vec![("memory_mib", 292.0)], ..Scores::none() };
+        assert_eq!(memory.update(&scores, &at).unwrap().formatted, "mean 292.0 - now 292.0 of 310.0 planned");
+        assert_eq!(note.update(&scores, &at).unwrap().formatted, "none yet");
+        scores.note = Some("step 3: \"a\"".into());
+        assert_eq!(note.update(&scores, &at).unwrap().formatted, "step 3: \"a\"");
+        // The next window of steps begins with what was said last.
+        memory.clear();
+        note.clear();
+        assert!(note.compute().unwrap().formatted.starts_with("step 3"));
+        assert!(memory.update(&scores, &at).unwrap().formatted.ends_with("planned"));
+    }
 
     #[test]
     fn numbers_are_short() {

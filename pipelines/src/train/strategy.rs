@@ -6,10 +6,11 @@ use super::clip::{gradient_norm, scale_gradients};
 use super::copies::Copies;
 use super::early_stopping::Direction;
 use super::error::Error;
-use super::fit::{FitOptions, FitOutcome, Hooks};
+use super::fit::{FitOptions, FitOutcome, Hooks, MEMORY, mib};
 use super::scores::{Scores, Task};
 use super::seeds::stream;
 use super::terminal::stop_requested;
+use crate::device::memory_in_use;
 use crate::report::{MetricsLog, Split};
 use burn::data::dataloader::Progress;
 use burn::optim::ModuleOptimizer;
@@ -31,6 +32,8 @@ pub(crate) struct Run<M> {
     pub(crate) log: MetricsLog,
     pub(crate) result: Option<Result<FitOutcome, Error>>,
     pub(crate) hooks: Hooks<M>,
+    /// What the last evaluation has to say in words.
+    pub(crate) note: Option<Arc<str>>,
 }
 
 /// The ids of the records of a step.
@@ -102,7 +105,9 @@ impl<M: Task> StepStrategy<M> {
                     return Err(Error::Batch { step: run.state.step + 1, reason: "the data ended early".into() });
                 };
                 let batch = batch.map_err(|e| Error::Batch { step: run.state.step + 1, reason: e.to_string() })?;
-                let scores = self.step(model, copies.as_mut(), &mut optimizer, run.state.step, batch, &mut clock)?;
+                let mut scores =
+                    self.step(model, copies.as_mut(), &mut optimizer, run.state.step, batch, &mut clock)?;
+                scores.note = run.note.clone();
                 run.state.step += 1;
                 if let Some(average) = &mut run.average {
                     average.update(model, run.state.step);
@@ -177,6 +182,8 @@ impl<M: Task> StepStrategy<M> {
         let (mut grads, mut scores) = (output.grads, output.item);
         let norm = gradient_norm(model, &grads);
         let norm = scores.read::<M>(norm).first().copied();
+        // Here a device has nothing left to do, and the gradients are still there: near the most that a step needs.
+        let memory = memory_in_use(&self.device);
         let loss = scores.values.first().map_or(f64::NAN, |(_, loss)| *loss);
         for (what, value) in [("loss", loss), ("gradient norm", norm.unwrap_or(0.0))] {
             if !value.is_finite() {
@@ -210,8 +217,8 @@ impl<M: Task> StepStrategy<M> {
         if scores.tokens > 0 && scores.computed > 0 {
             scores.values.push(("computed_per_token", scores.computed as f64 / scores.tokens as f64));
         }
-        if let Some(memory) = resident_mib() {
-            scores.values.push(("memory_mib", memory));
+        if let Some(memory) = memory {
+            scores.values.push((MEMORY, mib(memory)));
         }
         Ok(scores)
     }
@@ -251,10 +258,11 @@ impl<M: Task> StepStrategy<M> {
         let mut values: Vec<_> = sums.into_iter().map(|(name, sum)| (name, sum / weight)).collect();
         values.extend(M::SUMMARY.iter().map(|spec| spec.name).zip(model.summarize(&outputs)));
         if let Some(further) = &mut run.hooks.further {
-            let scores = (further.score)(&model, run.state.step)?;
-            values.extend(further.specs.iter().map(|spec| spec.name).zip(scores));
+            let measured = (further.score)(&model, run.state.step)?;
+            values.extend(further.specs.iter().map(|spec| spec.name).zip(measured.values));
+            run.note = measured.note.map(Arc::from);
         }
-        let means = Scores { weight, tokens: 0, computed: 0, device: None, outputs: None, values };
+        let means = Scores { weight, values, ..Scores::none() };
         // One point per evaluation: the means of single batches would draw a saw.
         let item = TrainingItem::new(
             means.clone(),
@@ -356,16 +364,4 @@ impl Scores {
 fn write_records(path: &Path, step: usize, records: &[String]) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(&serde_json::json!({ "step": step, "records": records })).unwrap_or_default();
     std::fs::write(path, text).map_err(Error::io(path))
-}
-
-/// Resident memory of this process in MiB, where the system says it.
-fn resident_mib() -> Option<f64> {
-    #[cfg(target_os = "linux")]
-    {
-        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-        let pages: f64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as f64 / (1024.0 * 1024.0))
-    }
-    #[cfg(not(target_os = "linux"))]
-    None
 }

@@ -506,7 +506,7 @@ fn weights_are_drawn_anew_every_epoch() {
             assert!(counts[50..].iter().all(|n| [1, 2].contains(n)));
         }
     }
-    let saved = files.path("samples.safetensors");
+    let saved = files.path("samples");
     data.save(&saved).unwrap();
     assert_eq!(SftDataset::load(&saved).unwrap(), data);
 }

@@ -1,8 +1,9 @@
 //! From conversations to batches, with a real tokenizer.
 
 use burn_models::text::{Builtin, EndOfTurn, Specials, SuperviseOptions, Supervised, Tokenizer};
+use datasets::chat::ChatSource;
 use datasets::graph_questions::{Collection, GraphQuestions, GraphQuestionsConfig, OutputPaths, SourceWorkflow};
-use datasets::sft::{Layout, Overlong, Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
+use datasets::sft::{Layout, Overlong, Packing, PlanConfig, SftDataset, SftOptions, SftSelection, StepPlan};
 use datasets::synthetic::{Synthetic, SyntheticConfig};
 use datasets::templates::Templates;
 use std::fs;
@@ -45,8 +46,10 @@ fn replies_are_learned_and_nothing_else() {
     let total: usize = dataset.lengths().iter().map(|length| *length as usize).sum();
     assert_eq!(dataset.counts().tokens as usize, total);
 
-    let saved = folder.path().join("samples.safetensors");
-    dataset.save(&saved).unwrap();
+    // The same with the tokens in a file.
+    let selection = SftSelection { sources: vec![ChatSource::of(&[&path])], ..SftSelection::default() };
+    let saved = folder.path().join("samples");
+    assert_eq!(SftDataset::read_into(&saved, &selection, &tokenizer, &SftOptions::default()).unwrap(), dataset);
     assert_eq!(SftDataset::load(&saved).unwrap(), dataset);
 }
 

@@ -261,16 +261,9 @@ fn cancelled_answers_are_those_so_far() {
 fn speaking(device: &Device) -> (Decoder, Tokenizer) {
     let tokenizer = Tokenizer::builtin(Builtin::Decoder).unwrap();
     let config = DecoderConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
         eos_token_id: tokenizer.eos_ids().to_vec(),
         initializer_range: 0.3,
-        ..DecoderConfig::default()
+        ..hearth_tests::small_decoder(tokenizer.vocab_size())
     };
     (config.init(5, FloatDType::F32, device).unwrap(), tokenizer)
 }

@@ -34,17 +34,7 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn decoder(device: &Device, initializer_range: f64) -> Decoder {
-    let config = DecoderConfig {
-        vocab_size: tokenizer().vocab_size(),
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        initializer_range,
-        ..DecoderConfig::default()
-    };
+    let config = DecoderConfig { initializer_range, ..hearth_tests::small_decoder(tokenizer().vocab_size()) };
     config.init(5, FloatDType::F32, device).unwrap()
 }
 
@@ -213,6 +203,7 @@ const REGRESSION: Head = Head::Regression(Regression {
 
 #[test]
 fn an_accumulated_step_is_one_big_batch() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in hearth_tests::devices() {
         let device = device.autodiff();
         // Norm: 2; head: 2 a layer; adapters: 2 for each of 7 projections in 2 layers; the frozen base: none.
@@ -239,6 +230,7 @@ fn an_accumulated_step_is_one_big_batch() {
 /// Gradients layer by layer are the gradients, those of the head among them.
 #[test]
 fn recomputed_gradients_are_the_same() {
+    let _turn = hearth_tests::random_turn();
     for (name, device) in hearth_tests::devices() {
         let device = device.autodiff();
         // One network: the generator behind a fresh one belongs to all tests that run at the same time.
@@ -293,6 +285,7 @@ fn packed_prompts_are_prompts_alone() {
 /// What the head and its adapters can learn: labels that follow from one id at the other end of the prompt.
 #[test]
 fn a_value_head_learns() {
+    let _turn = hearth_tests::random_turn();
     let device = Device::flex().autodiff();
     for (recompute, loss) in [(Recompute::None, Head::Classification), (Recompute::Layers, REGRESSION)] {
         let mut task = task(&device, true, Some(8), loss, recompute);

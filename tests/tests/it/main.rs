@@ -33,6 +33,8 @@ mod judges;
 mod judges_asked;
 mod judges_refused;
 mod learners;
+#[cfg(all(feature = "remote", unix))]
+mod lend;
 mod list_and_docs;
 mod masks;
 mod ops_properties;

@@ -51,7 +51,7 @@ fn probabilities() {
             .flat_map(|(logits, previous)| {
                 let previous: Vec<u32> = previous.iter().map(|&id| id as u32).collect();
                 if name.ends_with(".logits") {
-                    return config.penalised(logits, &previous).into_iter().map(|l| l as f32).collect();
+                    return config.penalised(logits, &previous);
                 }
                 let mut row = vec![0.0; width];
                 for (id, p) in config.candidates(logits, &previous).unwrap() {

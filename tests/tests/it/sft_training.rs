@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor};
 use burn::train::TrainStep;
 use burn_lora::{LoraConfig, Projections};
-use burn_models::decoder::{Decoder, DecoderConfig};
+use burn_models::decoder::Decoder;
 use burn_models::text::{Message, SuperviseOptions, Tokenizer, builtin::Builtin};
 use datasets::sft::{Packing, PlanConfig, SftDataset, SftOptions, StepPlan};
 use hearth::learners::{CausalLm, LmBatches, Neftune, Recompute};
@@ -24,17 +24,7 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn decoder(device: &Device) -> Decoder {
-    let config = DecoderConfig {
-        vocab_size: tokenizer().vocab_size(),
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        ..DecoderConfig::default()
-    };
-    config.init(5, FloatDType::F32, device).unwrap()
+    hearth_tests::small_decoder(tokenizer().vocab_size()).init(5, FloatDType::F32, device).unwrap()
 }
 
 fn batches(micro_tokens: usize, noise: Option<Neftune>) -> LmBatches {
@@ -62,6 +52,7 @@ fn options() -> FitOptions {
         ema: None,
         further_devices: Vec::new(),
         compute_dtype: None,
+        planned_memory: None,
         eval_every: None,
         checkpoint_every: None,
         keep: 1,
@@ -293,6 +284,7 @@ fn the_tiny_recipes_leave_their_results() {
             .named(&format!("tiny-{recipe}"));
         let report = run.ok(&["--json"]).json();
         assert_eq!(report.as_object().unwrap().keys().collect::<Vec<_>>(), stages);
+        assert!(!run.path("stages/01-sft/tokens").exists(), "the samples of a stage that has ended are not kept");
         if recipe == "workflowllm-sft" {
             continue;
         }

@@ -121,6 +121,7 @@ fn options() -> FitOptions {
         ema: None,
         further_devices: Vec::new(),
         compute_dtype: None,
+        planned_memory: None,
         eval_every: Some(6),
         checkpoint_every: Some(4),
         keep: 2,

@@ -75,7 +75,15 @@ fn device(report: &mut Report) {
             let problem = report.at(place, format!("device {device} is not compiled into this build"));
             report.push(problem.help(format!("build with `--features {feature}`")));
         }
-        if matches!(device, DeviceSpec::Cuda(_)) && named[..nth].iter().any(|(_, before)| before == device) {
+        if nth == 0 && matches!(device, DeviceSpec::Remote(_)) {
+            let problem = report.at(place, format!("device {device} shares the work of another one"));
+            report.push(
+                problem.help("name it under `further_devices`: alone, every operation would wait for the network"),
+            );
+        }
+        if matches!(device, DeviceSpec::Cuda(_) | DeviceSpec::Remote(_))
+            && named[..nth].iter().any(|(_, before)| before == device)
+        {
             report.add(place, format!("device {device} is named twice"));
         }
         if nth > 0 && *device == DeviceSpec::Auto {
