@@ -19,7 +19,7 @@
 //!
 //! - **The head's product is more than half.** Its logits, 39 MB a step, are not kept: where only the most probable token is asked
 //!   for, they are computed for 4,096 words at a time and looked at while the caches hold them, so that nothing is written,
-//!   copied or read again. That took a quarter off the whole step.
+//!   copied or read again. That took a tenth off the whole step on a quiet machine, and a quarter on a busy one.
 //! - A sixth of the time goes into the order in which the product needs an embedding table, which lies row by row. Panels
 //!   of our own that are turned in registers and multiplied in 6 × 16 tiles brought nothing that could be told from noise, and went.
 //! - **Weights in bf16** are widened before they are turned: Burn moves single numbers of 16 bits, which took four times as long.
