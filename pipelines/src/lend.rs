@@ -22,7 +22,8 @@ pub const TOKEN: &str = "HEARTH_DEVICE_TOKEN";
 /// Shorter ones can be guessed.
 const SHORTEST: usize = 16;
 
-fn token() -> std::result::Result<String, String> {
+/// The token of the environment.
+pub(crate) fn token() -> std::result::Result<String, String> {
     let token = std::env::var(TOKEN).unwrap_or_default();
     if token.len() < SHORTEST {
         return Err(format!(

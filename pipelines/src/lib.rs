@@ -44,7 +44,8 @@
 //!   seed each). On small real-text data neither is reliably better.
 //! - **Devices share a step by its micro-batches**, not by halves of a batch: every part's loss is divided by the weight of the whole step,
 //!   so that the sum of gradients is that of one device, whatever the parts' sizes. Burn's own multi-device strategies average the
-//!   gradients of equal batches, and its collective operations exist for GPUs only.
+//!   gradients of equal batches, and its collective operations exist for GPUs only. A device of another host is one of them: Burn sends
+//!   it the operations of its micro-batches and gets their gradients back (`lend`, with the feature `remote`).
 //! - **Whole models in bf16 have masters in f32**: steps of 1e-5 are smaller than the gaps between bf16 numbers. Copies that compute
 //!   and copies on further devices are one mechanism.
 //! - **`recompute: Auto` decides once**, by an estimate that tests compare with measured peaks, and writes the choice down: a continued

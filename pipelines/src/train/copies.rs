@@ -35,7 +35,14 @@ impl<M: Task> Copies<M> {
     }
 
     /// Takes over what is trained.
-    pub(crate) fn follow(&mut self, model: &M) {
+    ///
+    /// # Errors
+    /// What a device said when it failed.
+    pub(crate) fn follow(&mut self, model: &M) -> Result<(), String> {
+        guarded(|| self.take_over(model))
+    }
+
+    fn take_over(&mut self, model: &M) {
         for (copy, device) in self.models.iter_mut().zip(&self.devices) {
             if let Some(old) = copy.take() {
                 let trained = Trained::of(model).onto(&device.clone().inner(), model);
@@ -47,12 +54,19 @@ impl<M: Task> Copies<M> {
     /// One step: gradients and scores on the first device. `seed` gives each device the seed of its random numbers.
     ///
     /// Devices that are one and the same, as CPU devices are, take turns: they share a generator, and nothing would be won.
+    ///
+    /// # Errors
+    /// What a device said when it failed.
     pub(crate) fn step(
         &self,
         model: &M,
         input: <M as TrainStep>::Input,
         seed: impl Fn(usize) -> u64,
-    ) -> TrainOutput<Scores> {
+    ) -> Result<TrainOutput<Scores>, String> {
+        guarded(|| self.compute(model, input, seed))
+    }
+
+    fn compute(&self, model: &M, input: <M as TrainStep>::Input, seed: impl Fn(usize) -> u64) -> TrainOutput<Scores> {
         let parts = M::split(input, &self.devices);
         let apart = (1..parts.len()).all(|at| !self.devices[..at].contains(&self.devices[at]));
         let jobs = parts.into_iter().enumerate().map(|(at, part)| {
@@ -86,6 +100,14 @@ impl<M: Task> Copies<M> {
         }
         TrainOutput { grads: gradients.grads(), item: total }
     }
+}
+
+/// Burn's operations have no errors to return: a device that fails, such as one of another host, panics.
+fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("it gave no reason").to_owned()
+    })
 }
 
 /// Parameters in another number format.

@@ -40,6 +40,16 @@ pub enum Error {
     /// There is nothing to train on.
     #[error("no training batches: {0}")]
     Empty(String),
+    /// A further device failed, as one does that nobody lends any more.
+    #[error(
+        "step {step}: a further device failed: {reason}; the same command goes on from the last checkpoint once it is there again"
+    )]
+    Copies {
+        /// The optimizer step, from 1.
+        step: usize,
+        /// What the device's runtime said.
+        reason: String,
+    },
     /// A batch could not be built.
     #[error("step {step}: {reason}")]
     Batch {

@@ -170,13 +170,15 @@ impl<M: Task> StepStrategy<M> {
         clock: &mut Instant,
     ) -> Result<Scores, Error> {
         let options = &self.options;
+        let failed = |reason| Error::Copies { step: step + 1, reason };
         let output = match &copies {
             None => {
                 self.device.seed(stream(options.seed, "dropout", &[step as u64]));
                 burn::train::TrainStep::step(&*model, batch)
             }
             Some(copies) => {
-                copies.step(model, batch, |device| stream(options.seed, "dropout", &[step as u64, device as u64]))
+                let seed = |device| stream(options.seed, "dropout", &[step as u64, device as u64]);
+                copies.step(model, batch, seed).map_err(failed)?
             }
         };
         let (mut grads, mut scores) = (output.grads, output.item);
@@ -202,7 +204,7 @@ impl<M: Task> StepStrategy<M> {
         // With rate 0 (the first step of a warm-up) the moments move and the weights do not.
         *model = optimizer.step(ModuleLearningRate::from(rate), model.clone(), grads);
         if let Some(copies) = copies {
-            copies.follow(model);
+            copies.follow(model).map_err(failed)?;
         }
 
         let seconds = clock.elapsed().as_secs_f64();

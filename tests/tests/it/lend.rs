@@ -51,14 +51,34 @@ fn only_those_who_know_the_token_may_borrow() {
     let runs = tempfile::tempdir().unwrap();
     let (_lender, device) = lend();
     let shared = run(runs.path(), "strange").set(&format!("further_devices=[{device}]"));
-    for (token, want) in
-        [("", "HEARTH_DEVICE_TOKEN is not set"), ("another token of a test", "with the same HEARTH_DEVICE_TOKEN?")]
-    {
-        let done = Running::of(HEARTH.command(shared.arguments(&[])).env(TOKEN, token)).finish().expect_code(2);
+    for (token, code, want) in [
+        ("", 2, "HEARTH_DEVICE_TOKEN is not set"),
+        ("another token of a test", 1, "with the same HEARTH_DEVICE_TOKEN?"),
+    ] {
+        let done = Running::of(HEARTH.command(shared.arguments(&[])).env(TOKEN, token)).finish().expect_code(code);
         assert!(done.words().contains(want), "{}", done.stderr);
     }
     let lent = Running::of(HEARTH.command(["lend"]).env_remove(TOKEN)).finish().expect_code(2);
     assert!(lent.words().contains("HEARTH_DEVICE_TOKEN is not set"), "{}", lent.stderr);
-    let alone = TinyRun::new(HEARTH, runs.path(), &device).run(&[]).expect_code(2);
+    let alone = TinyRun::new(HEARTH, runs.path(), &device);
+    let alone = Running::of(HEARTH.command(alone.arguments(&[])).env(TOKEN, SECRET)).finish().expect_code(2);
     assert!(alone.words().contains("shares the work of another one"), "{}", alone.stderr);
+}
+
+#[test]
+fn a_lender_that_goes_away_costs_no_checkpoint() {
+    let runs = tempfile::tempdir().unwrap();
+    let (lender, device) = lend();
+    let base = run(runs.path(), "left").set("stages.sft.max_steps=60").set("stages.sft.epochs=60");
+    let base =
+        base.set("stages.sft.eval=None").set("stages.sft.samples=None").set("stages.sft.checkpoint.every_steps=2");
+    let shared = base.clone().set(&format!("further_devices=[{device}]"));
+    let mut running = Running::of(HEARTH.command(shared.arguments(&[])).env(TOKEN, SECRET));
+    assert!(running.wait_for(&shared.path("stages/01-sft/checkpoints/step-00000004")));
+    assert!(lender.kill());
+    let done = running.finish().expect_code(1);
+    assert!(done.words().contains("a further device failed"), "{}", done.stderr);
+    // It goes on, with or without it: devices do not change the numbers.
+    let went_on = base.run(&[]).expect_code(0);
+    assert!(went_on.words().contains("continuing at step"), "{}", went_on.stderr);
 }

@@ -75,6 +75,12 @@ fn device(report: &mut Report) {
             let problem = report.at(place, format!("device {device} is not compiled into this build"));
             report.push(problem.help(format!("build with `--features {feature}`")));
         }
+        #[cfg(feature = "remote")]
+        if matches!(device, DeviceSpec::Remote(_))
+            && let Err(problem) = crate::lend::token()
+        {
+            report.add(place, problem);
+        }
         if nth == 0 && matches!(device, DeviceSpec::Remote(_)) {
             let problem = report.at(place, format!("device {device} shares the work of another one"));
             report.push(
