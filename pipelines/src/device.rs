@@ -24,7 +24,7 @@ pub enum DeviceSpec {
     Cuda(usize),
     /// A device that `hearth lend` lends at this address of a trusted network, `Remote("10.0.0.2:7000")`: only to share the work of
     /// another one.
-    Remote(SocketAddr),
+    Remote(#[serde(deserialize_with = "read_address")] SocketAddr),
 }
 
 impl DeviceSpec {
@@ -138,6 +138,16 @@ fn cuda_count() -> usize {
     Device::enumerate(burn::tensor::DeviceType::Cuda).len()
 }
 
+fn to_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address and port, such as 10.0.0.2:7000; names of hosts are not looked up")
+    })
+}
+
+fn read_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    to_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
 /// As it is written in a recipe.
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,10 +180,7 @@ impl FromStr for DeviceSpec {
                 Ok(index) => Ok(Self::Cuda(index)),
                 Err(_) => Err(format!("`{index}` is not the number of a GPU")),
             },
-            ("remote", Some(address)) => match address.trim().trim_matches('"').parse() {
-                Ok(address) => Ok(Self::Remote(address)),
-                Err(_) => Err(format!("`{address}` is no address and port, such as 10.0.0.2:7000")),
-            },
+            ("remote", Some(address)) => to_address(address.trim().trim_matches('"')).map(Self::Remote),
             _ => Err(format!(
                 "no device is called `{text}`; accepted: Auto, Flex, Ndarray, Cuda(0), Remote(\"10.0.0.2:7000\")"
             )),
