@@ -189,10 +189,14 @@ mod tests {
         let tensor = |values, dims: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, dims), &device);
         let hidden = tensor(logits(rows * depth, 1), [rows, depth]);
         let table = tensor(logits(words * depth, 2), [words, depth]);
+        // Exact in 16 bits, so that these give the same.
+        let table = table.cast(DType::BF16).cast(DType::F32);
         let whole = hidden.clone().matmul(table.clone().transpose());
         let values: Vec<f32> = whole.clone().try_into_vec_as().unwrap();
         let columns = tensor(table.clone().transpose().try_into_vec_as().unwrap(), [depth, words]);
         let by_rows = likeliest(&hidden, &table, Table::Rows).unwrap();
+        let narrow = likeliest(&hidden, &table.clone().cast(DType::BF16), Table::Rows).unwrap();
+        assert_eq!(narrow, by_rows);
         let by_columns = likeliest(&hidden, &columns, Table::Columns).unwrap();
         let whole = likeliest_of(&whole).unwrap();
         for (row, values) in values.chunks(words).enumerate() {

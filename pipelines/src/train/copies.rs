@@ -39,7 +39,8 @@ impl<M: Task> Copies<M> {
     /// # Errors
     /// What a device said when it failed.
     pub(crate) fn follow(&mut self, model: &M) -> Result<(), String> {
-        guarded(|| self.take_over(model))
+        let alone = self.devices.len() == 1;
+        guarded(alone, || self.take_over(model))
     }
 
     fn take_over(&mut self, model: &M) {
@@ -63,7 +64,7 @@ impl<M: Task> Copies<M> {
         input: <M as TrainStep>::Input,
         seed: impl Fn(usize) -> u64,
     ) -> Result<TrainOutput<Scores>, String> {
-        guarded(|| self.compute(model, input, seed))
+        guarded(self.devices.len() == 1, || self.compute(model, input, seed))
     }
 
     fn compute(&self, model: &M, input: <M as TrainStep>::Input, seed: impl Fn(usize) -> u64) -> TrainOutput<Scores> {
@@ -102,8 +103,12 @@ impl<M: Task> Copies<M> {
     }
 }
 
-/// Burn's operations have no errors to return: a device that fails, such as one of another host, panics.
-fn guarded<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+/// Burn's operations have no errors to return: a device that fails, such as one of another host, panics. With one device only there is
+/// no other to go on with.
+fn guarded<R>(alone: bool, work: impl FnOnce() -> R) -> Result<R, String> {
+    if alone {
+        return Ok(work());
+    }
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         text.unwrap_or("it gave no reason").to_owned()

@@ -40,9 +40,9 @@ pub enum Error {
     /// There is nothing to train on.
     #[error("no training batches: {0}")]
     Empty(String),
-    /// A further device failed, as one does that nobody lends any more.
+    /// One of several devices failed, as one does that nobody lends any more.
     #[error(
-        "step {step}: a further device failed: {reason}; the same command goes on from the last checkpoint once it is there again"
+        "step {step}: one of the devices failed: {reason}; the same command goes on from the last checkpoint, with the same `further_devices` or others"
     )]
     Copies {
         /// The optimizer step, from 1.

@@ -134,18 +134,11 @@ fn adapters() -> Vec<(PathBuf, PathBuf, Tensors)> {
 pub(crate) fn decoder(dir: &Path, seed: u64) -> (Decoder, Tokenizer) {
     let tokenizer = Tokenizer::builtin(Builtin::Decoder).unwrap();
     let config = DecoderConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
         eos_token_id: tokenizer.eos_ids().to_vec(),
         pad_token_id: tokenizer.pad_id(),
         // Far from uniform, so that a wrong token shows.
         initializer_range: 0.3,
-        ..DecoderConfig::default()
+        ..hearth_tests::small_decoder(tokenizer.vocab_size())
     };
     let model = config.init(seed, FloatDType::F32, &Device::flex()).unwrap();
     model.save(dir, &SaveModel::default()).unwrap();
